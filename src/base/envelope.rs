@@ -1,0 +1,64 @@
+//! The envelope of a message (RFC 5321, section 2.3.1) as it is queued, and a
+//! message held in memory for its first attempt.
+
+use std::sync::Arc;
+
+use crate::base::clock::UnixMillis;
+
+/// What the sender declared about the body (RFC 6152).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+#[rkyv(derive(Debug))]
+pub enum BodyType {
+    /// No BODY parameter, or `BODY=7BIT`.
+    #[default]
+    SevenBit,
+    /// `BODY=8BITMIME`.
+    EightBitMime,
+}
+
+/// Who sent a message, to whom, and how it came in. Stored once, at the head of
+/// the message's first record, as an rkyv archive.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+#[rkyv(derive(Debug))]
+pub struct Envelope {
+    /// Reverse-path without angle brackets; empty for the null sender.
+    pub sender: String,
+    /// Forward-paths without angle brackets, in the order of the RCPT commands.
+    /// An outcome names a recipient by its index here.
+    pub recipients: Vec<String>,
+    /// When DATA ended, in milliseconds since the epoch.
+    pub arrival_ms: u64,
+    /// BODY parameter of MAIL.
+    pub body_type: BodyType,
+    /// SMTPUTF8 parameter of MAIL (RFC 6531).
+    pub smtputf8: bool,
+    /// Address of the client, as text; empty for mail made here (reports).
+    pub client: String,
+    /// What the client said in EHLO or HELO.
+    pub helo: String,
+}
+
+impl Envelope {
+    /// When the message was accepted.
+    pub fn arrival(&self) -> UnixMillis {
+        UnixMillis(self.arrival_ms)
+    }
+}
+
+/// A whole message that is still in memory after its commit, shared by the
+/// attempts for its recipients, on whichever core they run.
+#[derive(Debug)]
+pub struct Mail {
+    /// The envelope, as queued.
+    pub envelope: Envelope,
+    /// The body as stored: wire form, dot-stuffed, `Received:` first, and the
+    /// terminating `.CRLF` last, so that DATA sends it as it lies.
+    pub body: Box<[u8]>,
+}
+
+/// A message shared between attempts.
+pub type SharedMail = Arc<Mail>;

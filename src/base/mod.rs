@@ -1,0 +1,16 @@
+//! Layer 0: the words every other layer speaks. Ids, time as a value, the
+//! envelope, delivery outcomes, protocol limits, checksums and counters.
+//! Nothing here does I/O, reads a clock or knows about configuration.
+
+pub mod checksum;
+pub mod clock;
+pub mod counters;
+pub mod envelope;
+pub mod id;
+pub mod limits;
+pub mod outcome;
+
+pub use clock::UnixMillis;
+pub use envelope::{BodyType, Envelope, Mail};
+pub use id::{Place, QueueId, ShardId};
+pub use outcome::{Disposition, EnhancedCode, Outcome, Reply};

@@ -1,0 +1,1 @@
+//! [`Store`](super::store::Store) in memory, with crash images for tests.

@@ -1,0 +1,3 @@
+//! One core: its parts, built and wired.
+
+pub mod control;

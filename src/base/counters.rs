@@ -3,6 +3,12 @@
 //!
 //! One table names each counter once: the field, the metric and the help text.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// The counters of a shard, shared by its parts.
+pub type SharedCounters = Rc<RefCell<Counters>>;
+
 macro_rules! counters {
     ($($field:ident: $help:literal,)*) => {
         /// The counters of one shard, or the sum of several.

@@ -11,3 +11,4 @@ pub mod net;
 pub mod space;
 pub mod store;
 pub mod uring;
+pub mod watch;

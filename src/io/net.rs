@@ -44,6 +44,11 @@ impl Listener {
         Listener { inner }
     }
 
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr().map_err(io::Error::from)
+    }
+
     /// The next connection and its peer.
     ///
     /// # Errors
@@ -73,7 +78,7 @@ impl Stream {
         Stream { inner, fd }
     }
 
-    /// Connects to `to` within `limit`, from the address `from` if given.
+    /// Connects to `to` within `limit`.
     ///
     /// # Errors
     /// Those of connect(2); `TimedOut` past the limit.

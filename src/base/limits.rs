@@ -24,6 +24,10 @@ pub const TEXT_LINE_MAX: usize = 1000;
 pub const RECIPIENTS_MIN: usize = 100;
 /// Most recipients that a record can name.
 pub const RECIPIENTS_RECORD_MAX: usize = 65_535;
+/// Largest part of a body that one record of the log holds, trace header
+/// included, in bytes; also what bounds the memory of a session and of an
+/// attempt. Longer bodies are stored and sent in parts.
+pub const BODY_PART_MAX: usize = 256 * 1024;
 /// `Received:` fields past which a message is looping (6.3).
 pub const RECEIVED_MAX: usize = 100;
 /// Longest reply text kept of a peer's words, in bytes.

@@ -1,1 +1,4 @@
-//! receive
+//! Layer 4: taking mail from clients.
+
+pub mod buffer;
+pub mod clients;

@@ -1,3 +1,4 @@
 //! One core: its parts, built and wired.
 
 pub mod control;
+pub mod maillog;

@@ -5,12 +5,14 @@
 pub mod checksum;
 pub mod clock;
 pub mod counters;
+pub mod durability;
 pub mod envelope;
 pub mod id;
 pub mod limits;
 pub mod outcome;
 
 pub use clock::UnixMillis;
+pub use durability::Durability;
 pub use envelope::{BodyType, Envelope, Mail};
 pub use id::{Place, QueueId, ShardId};
 pub use outcome::{Disposition, EnhancedCode, Outcome, Reply};

@@ -7,7 +7,19 @@ use std::fmt;
 use crate::base::clock::UnixMillis;
 
 /// An enhanced status code (RFC 3463): class.subject.detail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
 pub struct EnhancedCode(pub u8, pub u16, pub u16);
 
 impl fmt::Display for EnhancedCode {
@@ -17,7 +29,7 @@ impl fmt::Display for EnhancedCode {
 }
 
 /// A reply: the peer's, or our own words where no peer spoke.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Reply {
     /// Three-digit code (RFC 5321, section 4.2); for our own words the code a
     /// server would have given (4xx or 5xx).
@@ -59,7 +71,9 @@ impl fmt::Display for Reply {
 }
 
 /// What became of a recipient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
 pub enum Disposition {
     /// The next hop took responsibility.
     Delivered,
@@ -92,8 +106,9 @@ impl Disposition {
 }
 
 /// What an attempt did for one recipient of one message. Logged where the
-/// message lives, durable within 10 ms.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// message lives, durable within 10 ms, as an rkyv archive: a change of the
+/// fields is a new format version of the log.
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Outcome {
     /// Index into the envelope's recipients.
     pub recipient: u16,

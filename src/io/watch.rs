@@ -17,6 +17,10 @@ use super::net::Hangup;
 /// Length of a tick, in milliseconds.
 const TICK_MS: u64 = 250;
 
+/// Ticks that a stream whose reads were ended has for its last words, before
+/// its writes end too (the peer may have stopped reading).
+const LAST_WORDS_TICKS: u32 = 20;
+
 /// Never due.
 const NEVER: u32 = u32::MAX;
 
@@ -74,8 +78,8 @@ impl Watch {
         self.0.tick.set(now);
         for entry in self.0.slab.borrow_mut().entries.iter_mut().flatten() {
             if entry.due <= now {
-                entry.due = NEVER;
                 entry.end(Interrupt::TimedOut);
+                entry.due = now.saturating_add(LAST_WORDS_TICKS).min(NEVER - 1);
             }
         }
     }
@@ -102,6 +106,7 @@ impl Watch {
         for entry in self.0.slab.borrow_mut().entries.iter_mut().flatten() {
             if entry.idle {
                 entry.end(Interrupt::Drained);
+                entry.due = self.0.tick.get().saturating_add(LAST_WORDS_TICKS).min(NEVER - 1);
             }
         }
     }
@@ -132,7 +137,6 @@ impl Entry {
             self.interrupt = Some(cause);
             self.hangup.stop_reads();
         } else {
-            // The second time the peer does not even take our last words.
             self.hangup.stop_all();
         }
     }
@@ -150,18 +154,27 @@ impl Guard {
         act(slab.entries[self.index as usize].as_mut().expect("a guard owns its entry"))
     }
 
-    /// The stream's reads and writes end if `limit` passes before the next
-    /// `arm` or `disarm`.
+    /// The stream's reads end if `limit` passes before the next `arm` or
+    /// `disarm`, and its writes a few seconds later. Once reads have ended,
+    /// this changes nothing: the time for last words is fixed.
     pub fn arm(&self, limit: Duration) {
         // One more than the quotient: the tick under way is partly over.
         let ticks = (limit.as_millis() as u64).div_ceil(TICK_MS) + 1;
         let due = u64::from(self.watch.0.tick.get()) + ticks;
-        self.entry(|entry| entry.due = u32::try_from(due).unwrap_or(NEVER).min(NEVER - 1));
+        self.entry(|entry| {
+            if entry.interrupt.is_none() {
+                entry.due = u32::try_from(due).unwrap_or(NEVER).min(NEVER - 1);
+            }
+        });
     }
 
     /// No deadline, until armed again.
     pub fn disarm(&self) {
-        self.entry(|entry| entry.due = NEVER);
+        self.entry(|entry| {
+            if entry.interrupt.is_none() {
+                entry.due = NEVER;
+            }
+        });
     }
 
     /// Says whether a drain may end this stream's reads now.
@@ -214,6 +227,11 @@ mod tests {
             server.write_all(b"421").await.unwrap();
             let mut got = [0; 8];
             assert_eq!(client.read(&mut got).await.unwrap(), 3);
+            guard.disarm();
+            for _ in 0..LAST_WORDS_TICKS {
+                watch.tick();
+            }
+            assert!(server.write_all(b"too late").await.is_err());
             assert_eq!(watch.len(), 1);
             drop(guard);
             assert!(watch.is_empty());

@@ -1,0 +1,297 @@
+//! The client against scripted servers.
+
+use super::*;
+
+const ONE: &[&str] = &["a@example.org"];
+const THREE: &[&str] = &["a@x.org", "b@x.org", "c@x.org"];
+
+fn mail() -> Transaction<'static> {
+    Transaction { sender: "s@example.com", size: 42, ..Transaction::default() }
+}
+
+/// One client and what it has written since it was last looked at.
+struct Pair {
+    client: Client,
+    out: Vec<u8>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Pair { client: Client::new("me.example"), out: Vec::new() }
+    }
+
+    /// A session past EHLO, with these extensions offered.
+    fn ready(extensions: &[&str]) -> Self {
+        let mut pair = Pair::new();
+        assert_eq!(pair.hear("220 hi\r\n"), []);
+        pair.said("EHLO me.example\r\n");
+        let mut reply = String::from("250-there\r\n");
+        for extension in extensions {
+            reply += &format!("250-{extension}\r\n");
+        }
+        reply += "250 HELP\r\n";
+        assert_eq!(pair.hear(&reply), [Event::Ready]);
+        pair
+    }
+
+    /// All events that `input` brings, without NeedInput.
+    fn hear(&mut self, input: &str) -> Vec<Event> {
+        let (mut used, mut events) = (0, Vec::new());
+        loop {
+            let (read, event) = self.client.step(&input.as_bytes()[used..], &mut self.out);
+            used += read;
+            match event {
+                Event::NeedInput => return events,
+                Event::Closed(_) => {
+                    events.push(event);
+                    return events;
+                }
+                _ => events.push(event),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn said(&mut self, expected: &str) {
+        assert_eq!(String::from_utf8_lossy(&self.out), expected);
+        self.out.clear();
+    }
+
+    fn begin(&mut self, recipients: &[&str]) {
+        let recipients = recipients.iter().copied();
+        self.client.begin(&mail(), recipients, &mut self.out).unwrap();
+    }
+}
+
+const GROUP: &str = "MAIL FROM:<s@example.com> SIZE=42\r\nRCPT TO:<a@example.org>\r\nDATA\r\n";
+
+#[test]
+fn pipelined_group_then_body_then_next_group_behind_it() {
+    let mut pair = Pair::ready(&["PIPELINING", "SIZE 1000"]);
+    pair.begin(ONE);
+    pair.said(GROUP);
+    assert_eq!(pair.hear("250 ok\r\n250 ok\r\n354 go\r\n"), [Event::SendBody]);
+    pair.client.body_sent();
+    assert!(pair.client.may_begin());
+    pair.begin(ONE);
+    pair.said(GROUP);
+    assert!(!pair.client.may_begin());
+    let replies = "250 2.0.0 queued as X\r\n250 ok\r\n250 ok\r\n354 go\r\n";
+    assert_eq!(pair.hear(replies), [Event::Finished, Event::SendBody]);
+    pair.client.body_sent();
+    assert_eq!(pair.hear("451 4.3.0 no\r\n"), [Event::Finished]);
+    assert_eq!(pair.client.reply().to_string(), "451 4.3.0 no");
+    pair.client.quit(&mut pair.out);
+    pair.said("QUIT\r\n");
+    assert_eq!(pair.hear("221 bye\r\n"), [Event::Closed(End::Quit)]);
+}
+
+#[test]
+fn without_pipelining_commands_go_one_by_one() {
+    let mut pair = Pair::ready(&[]);
+    pair.begin(THREE);
+    pair.said("MAIL FROM:<s@example.com>\r\n");
+    assert_eq!(pair.hear("250 ok\r\n"), []);
+    pair.said("RCPT TO:<a@x.org>\r\n");
+    assert_eq!(pair.hear("550 5.1.1 who\r\n"), [Event::Refused { recipient: 0 }]);
+    assert_eq!(pair.client.reply().to_string(), "550 5.1.1 who");
+    pair.said("RCPT TO:<b@x.org>\r\n");
+    assert_eq!(pair.hear("250 ok\r\n"), []);
+    pair.said("RCPT TO:<c@x.org>\r\n");
+    assert_eq!(pair.hear("450 later\r\n"), [Event::Refused { recipient: 2 }]);
+    pair.said("DATA\r\n");
+    assert_eq!(pair.hear("354 go\r\n"), [Event::SendBody]);
+    pair.client.body_sent();
+    assert!(!pair.client.may_begin(), "nothing follows a body without PIPELINING");
+    assert_eq!(pair.hear("250 ok\r\n"), [Event::Finished]);
+}
+
+#[test]
+fn all_recipients_refused_resets_before_the_next() {
+    let mut pair = Pair::ready(&[]);
+    pair.begin(ONE);
+    assert_eq!(pair.hear("250 ok\r\n"), []);
+    let events = [Event::Refused { recipient: 0 }, Event::Finished];
+    assert_eq!(pair.hear("550 no\r\n"), events);
+    pair.out.clear();
+    pair.begin(ONE);
+    pair.said("RSET\r\n");
+    assert_eq!(pair.hear("250 ok\r\n"), []);
+    pair.said("MAIL FROM:<s@example.com>\r\n");
+}
+
+#[test]
+fn all_recipients_refused_in_a_group_ends_with_a_lone_dot() {
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    pair.begin(ONE);
+    pair.out.clear();
+    let events = pair.hear("250 ok\r\n550 no\r\n354 go\r\n");
+    assert_eq!(events, [Event::Refused { recipient: 0 }]);
+    pair.said(".\r\n");
+    assert_eq!(pair.hear("554 no valid recipients\r\n"), [Event::Finished]);
+    pair.begin(ONE);
+    pair.out.clear();
+    let events = pair.hear("250 ok\r\n550 no\r\n503 no recipients\r\n");
+    assert_eq!(events, [Event::Refused { recipient: 0 }, Event::Finished]);
+    pair.begin(ONE);
+    assert!(pair.out.starts_with(b"RSET\r\nMAIL"));
+    assert_eq!(pair.hear("250\r\n250\r\n250\r\n354\r\n"), [Event::SendBody]);
+}
+
+#[test]
+fn a_refused_sender_is_the_reply_for_all() {
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    pair.begin(THREE);
+    let events = pair.hear("450 4.1.8 later\r\n503 a\r\n503 b\r\n503 c\r\n503 d\r\n");
+    assert_eq!(events, [Event::Finished]);
+    assert_eq!(pair.client.reply().to_string(), "450 4.1.8 later");
+    assert_eq!(pair.client.code(), 450);
+    pair.begin(ONE);
+    assert_eq!(pair.hear("250\r\n250\r\n354\r\n"), [Event::SendBody]);
+    pair.client.body_sent();
+    assert_eq!(pair.hear("250 done\r\n"), [Event::Finished]);
+    assert_eq!(pair.client.reply().to_string(), "250 done");
+    let mut pair = Pair::ready(&[]);
+    pair.begin(ONE);
+    assert_eq!(pair.hear("550 no\r\n"), [Event::Finished]);
+}
+
+#[test]
+fn falls_back_to_helo() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.hear("220 hi\r\n"), []);
+    assert_eq!(pair.hear("502 what\r\n"), []);
+    pair.said("EHLO me.example\r\nHELO me.example\r\n");
+    assert_eq!(pair.hear("250 PIPELINING\r\n"), [Event::Ready]);
+    assert_eq!(pair.client.offer(), Offer::default());
+}
+
+#[test]
+fn a_session_can_be_turned_away() {
+    for greeting in ["421 busy\r\n", "554 go away\r\n", "450-a\r\n450 b\r\n"] {
+        assert_eq!(Pair::new().hear(greeting), [Event::Closed(End::TurnedAway)]);
+    }
+    for reply in ["421 busy\r\n", "450 later\r\n"] {
+        let mut pair = Pair::new();
+        assert_eq!(pair.hear("220 hi\r\n"), []);
+        assert_eq!(pair.hear(reply), [Event::Closed(End::TurnedAway)]);
+    }
+}
+
+#[test]
+fn unavailable_ends_the_transaction_and_the_connection() {
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    pair.begin(THREE);
+    let events = pair.hear("250 ok\r\n550 no\r\n421 4.3.2 closing\r\n");
+    let expected =
+        [Event::Refused { recipient: 0 }, Event::Finished, Event::Closed(End::Unavailable)];
+    assert_eq!(events, expected);
+    assert_eq!(pair.client.reply().to_string(), "421 4.3.2 closing");
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    assert_eq!(pair.hear("421 idle\r\n"), [Event::Closed(End::Unavailable)]);
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    pair.begin(ONE);
+    let _ = pair.hear("250\r\n250\r\n354\r\n");
+    pair.client.body_sent();
+    pair.begin(ONE);
+    let events = pair.hear("250 mine\r\n421 no more\r\n");
+    assert_eq!(events, [Event::Finished, Event::Finished, Event::Closed(End::Unavailable)]);
+    assert_eq!(pair.client.phase(), Phase::Mail);
+}
+
+#[test]
+fn nothing_early_is_taken_for_the_reply_to_what_follows() {
+    // Behind the reply to EHLO.
+    let mut pair = Pair::new();
+    let _ = pair.hear("220 hi\r\n");
+    assert_eq!(pair.hear("250 hi\r\n250 ok\r\n"), [Event::Closed(End::Unasked)]);
+    // Greeting and reply to EHLO at once.
+    assert_eq!(Pair::new().hear("220 hi\r\n250 ok\r\n"), [Event::Closed(End::Unasked)]);
+    // To a command that is still being sent.
+    let mut pair = Pair::ready(&[]);
+    pair.begin(THREE);
+    let events = pair.hear("250 ok\r\n250 early\r\n");
+    assert_eq!(events, [Event::Closed(End::Unasked)]);
+    // Acceptance before the body was sent is no acceptance.
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    pair.begin(ONE);
+    let events = pair.hear("250\r\n250\r\n354\r\n250 queued\r\n");
+    assert_eq!(events, [Event::Closed(End::Unasked)]);
+    // A refusal before the end of the body is one.
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    pair.begin(ONE);
+    let events = pair.hear("250\r\n250\r\n354\r\n552 too much\r\n");
+    assert_eq!(events, [Event::Finished, Event::Closed(End::Unasked)]);
+    assert_eq!(pair.client.code(), 552);
+    // Even when only its beginning came with the 354.
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    pair.begin(ONE);
+    assert_eq!(pair.hear("250\r\n250\r\n354\r\n25"), []);
+    assert_eq!(pair.hear("250 queued\r\n"), [Event::Closed(End::Unasked)]);
+    // Behind the reply to the dot.
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    pair.begin(ONE);
+    let _ = pair.hear("250\r\n250\r\n354\r\n");
+    pair.client.body_sent();
+    let events = pair.hear("250 mine\r\n250 whose\r\n");
+    assert_eq!(events, [Event::Finished, Event::Closed(End::Unasked)]);
+    assert!(!pair.client.may_begin());
+}
+
+#[test]
+fn codes_out_of_place_and_garbage_end_the_connection() {
+    let mut pair = Pair::ready(&[]);
+    pair.begin(ONE);
+    assert_eq!(pair.hear("354 go\r\n"), [Event::Closed(End::WrongCode)]);
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    pair.begin(ONE);
+    assert_eq!(pair.hear("250\r\n250\r\n250 ok\r\n"), [Event::Closed(End::WrongCode)]);
+    let malformed = [Event::Closed(End::Malformed(Malformed::NotAReply))];
+    assert_eq!(Pair::new().hear("SSH-2.0-OpenSSH_9\r\n"), malformed);
+}
+
+#[test]
+fn needs_are_held_against_the_offer() {
+    let mut pair = Pair::ready(&["SIZE 41", "PIPELINING"]);
+    let begin = |pair: &mut Pair, transaction: Transaction<'_>, recipient| {
+        pair.client.begin(&transaction, [recipient], &mut pair.out)
+    };
+    assert_eq!(begin(&mut pair, mail(), "a@b"), Err(Unsupported::Size { max: 41 }));
+    let small = Transaction { size: 41, ..mail() };
+    let eight_bit = Transaction { eight_bit: true, ..small };
+    assert_eq!(begin(&mut pair, eight_bit, "a@b"), Err(Unsupported::EightBit));
+    let utf8 = Transaction { smtputf8: true, ..small };
+    assert_eq!(begin(&mut pair, utf8, "a@b"), Err(Unsupported::Utf8));
+    assert_eq!(begin(&mut pair, small, "a@b>\r\nRSET"), Err(Unsupported::Address));
+    pair.said("");
+    assert_eq!(begin(&mut pair, small, "a@b"), Ok(()));
+    pair.said("MAIL FROM:<s@example.com> SIZE=41\r\nRCPT TO:<a@b>\r\nDATA\r\n");
+    let mut pair = Pair::ready(&["SIZE", "8BITMIME", "SMTPUTF8", "PIPELINING"]);
+    let all = Transaction { eight_bit: true, smtputf8: true, ..mail() };
+    assert_eq!(begin(&mut pair, all, "a@b"), Ok(()));
+    pair.said(
+        "MAIL FROM:<s@example.com> SIZE=42 BODY=8BITMIME SMTPUTF8\r\nRCPT TO:<a@b>\r\nDATA\r\n",
+    );
+}
+
+#[test]
+fn input_cut_anywhere_gives_the_same_events() {
+    let script = "250-2.1.0 x\r\n250 y\r\n250 ok\r\n550-a\r\n550 b\r\n250 ok\r\n354 go\r\n";
+    for cut in 0..=script.len() {
+        let mut pair = Pair::ready(&["PIPELINING"]);
+        pair.begin(THREE);
+        let (mut pending, mut events) = (String::new(), Vec::new());
+        for part in [&script[..cut], &script[cut..]] {
+            pending += part;
+            loop {
+                let (read, event) = pair.client.step(pending.as_bytes(), &mut pair.out);
+                pending.drain(..read);
+                match event {
+                    Event::NeedInput => break,
+                    event => events.push(event),
+                }
+            }
+        }
+        assert_eq!(events, [Event::Refused { recipient: 1 }, Event::SendBody], "cut at {cut}");
+    }
+}

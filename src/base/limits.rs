@@ -20,6 +20,9 @@ pub const REPLY_LINE_MAX: usize = 512;
 /// counted (4.5.3.1.6). Longer lines are taken and counted, not refused: they
 /// are common, and cutting them would damage mail (see `docs/decisions`).
 pub const TEXT_LINE_MAX: usize = 1000;
+/// Octets of a line, CRLF not counted, that RFC 5322 (2.1.1) advises; what the
+/// lines that we write ourselves are folded to.
+pub const TEXT_LINE_ADVISED: usize = 78;
 /// Fewest recipients a server must take in one transaction (4.5.3.1.8).
 pub const RECIPIENTS_MIN: usize = 100;
 /// Most recipients that a record can name.

@@ -1,1 +1,187 @@
-//! trace
+//! The `Received:` field that a relay puts in front of each message (RFC 5321,
+//! 4.4; the protocol names RFC 3848 and RFC 6531, 4.3).
+//!
+//! Called by the queue's append through the receiving session, once a message,
+//! so it writes straight into the batch and allocates nothing.
+//!
+//! Security: what the client said in EHLO and its recipient are written by a
+//! stranger. Whatever could end the line, open a comment or pass for another
+//! clause of the field is replaced, and lengths are bounded.
+
+use crate::base::limits;
+
+/// What `with` names: the protocol that the message came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HELO.
+    Smtp,
+    /// EHLO.
+    Esmtp,
+    /// EHLO, and MAIL with SMTPUTF8.
+    Utf8Smtp,
+}
+
+impl Protocol {
+    /// The registered keyword.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Protocol::Smtp => "SMTP",
+            Protocol::Esmtp => "ESMTP",
+            Protocol::Utf8Smtp => "UTF8SMTP",
+        }
+    }
+}
+
+/// The facts of one `Received:` field.
+#[derive(Clone, Copy, Debug)]
+pub struct Trace<'a> {
+    /// What the client said in EHLO or HELO, as it said it.
+    pub helo: &'a str,
+    /// The client's IP address as text, without brackets.
+    pub client: &'a str,
+    /// Our host name.
+    pub by: &'a str,
+    /// How the message came in.
+    pub protocol: Protocol,
+    /// The queue id, printed.
+    pub id: &'a [u8],
+    /// The recipient if there is one only: with several, a `for` would show
+    /// them to each other (RFC 5321, 7.6).
+    pub recipient: Option<&'a str>,
+    /// When, as [`crate::mail::date::rfc5322`] writes it.
+    pub date: &'a [u8],
+}
+
+impl Trace<'_> {
+    /// Appends the field, folded, CRLF at its end. In wire form: no line of it
+    /// begins with a dot.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"Received: from ");
+        self.write_helo(out);
+        out.extend_from_slice(if self.client.contains(':') { b" ([IPv6:" } else { b" ([" });
+        out.extend_from_slice(self.client.as_bytes());
+        out.extend_from_slice(b"])\r\n\tby ");
+        out.extend_from_slice(self.by.as_bytes());
+        out.extend_from_slice(b" (ringpost)");
+        let clauses = self.by.len() + self.protocol.keyword().len() + self.id.len();
+        let fits = clauses + b"\tby  (ringpost) with  id ;".len() <= limits::TEXT_LINE_ADVISED;
+        out.extend_from_slice(if fits { b" with " } else { b"\r\n\twith " });
+        out.extend_from_slice(self.protocol.keyword().as_bytes());
+        out.extend_from_slice(b" id ");
+        out.extend_from_slice(self.id);
+        if let Some(recipient) = self.shown_recipient() {
+            out.extend_from_slice(b"\r\n\tfor <");
+            out.extend_from_slice(recipient.as_bytes());
+            out.push(b'>');
+        }
+        out.extend_from_slice(b";\r\n\t");
+        out.extend_from_slice(self.date);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// The name the client gave, in the characters of a domain or an address
+    /// literal; other octets become `?`.
+    fn write_helo(&self, out: &mut Vec<u8>) {
+        let utf8 = self.protocol == Protocol::Utf8Smtp;
+        let mut helo = self.helo;
+        if helo.len() > limits::DOMAIN_MAX {
+            helo = &helo[..helo.floor_char_boundary(limits::DOMAIN_MAX)];
+        }
+        if helo.is_empty() {
+            helo = "unknown";
+        }
+        out.extend(helo.bytes().map(|byte| match byte {
+            b'.' | b'-' | b'_' | b':' | b'[' | b']' => byte,
+            _ if byte.is_ascii_alphanumeric() || (utf8 && byte >= 0x80) => byte,
+            _ => b'?',
+        }));
+    }
+
+    /// The recipient if the field can show it: printable, not too long for a
+    /// line, and ASCII unless the message is internationalised.
+    fn shown_recipient(&self) -> Option<&str> {
+        let shown = self.recipient?;
+        let utf8 = self.protocol == Protocol::Utf8Smtp;
+        let fits = !shown.is_empty() && shown.len() <= limits::PATH_MAX;
+        let printable = shown.bytes().all(|byte| match byte {
+            b'<' | b'>' => false,
+            b' '..=b'~' => true,
+            _ => utf8 && byte >= 0x80,
+        });
+        (fits && printable).then_some(shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain() -> Trace<'static> {
+        Trace {
+            helo: "client.example.net",
+            client: "192.0.2.7",
+            by: "relay1.example.com",
+            protocol: Protocol::Esmtp,
+            id: b"000000000000G00Z",
+            recipient: Some("bob@example.org"),
+            date: b"Tue, 24 Nov 2026 00:09:25 +0000",
+        }
+    }
+
+    fn written(trace: Trace<'_>) -> String {
+        let mut out = vec![];
+        trace.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn writes_the_field() {
+        assert_eq!(
+            written(plain()),
+            "Received: from client.example.net ([192.0.2.7])\r\n\
+             \tby relay1.example.com (ringpost) with ESMTP id 000000000000G00Z\r\n\
+             \tfor <bob@example.org>;\r\n\
+             \tTue, 24 Nov 2026 00:09:25 +0000\r\n"
+        );
+        let several = written(Trace { recipient: None, client: "2001:db8::1", ..plain() });
+        assert!(several.contains("([IPv6:2001:db8::1])"), "{several}");
+        assert!(several.contains("id 000000000000G00Z;\r\n"), "{several}");
+        assert!(!several.contains("for "), "{several}");
+    }
+
+    #[test]
+    fn a_hostile_name_adds_no_line_and_no_clause() {
+        let text = written(Trace { helo: "x\r\nBcc: (a)\\;\" by\u{e9}", ..plain() });
+        assert!(text.starts_with("Received: from x??Bcc:??a?????by?? (["), "{text}");
+        assert_eq!(text.matches("\r\n").count(), 4, "{text}");
+        assert!(text.is_ascii());
+        let long = written(Trace { helo: &"\u{e9}".repeat(400), ..plain() });
+        assert!(long.lines().all(|line| line.len() < 998), "{long}");
+        assert!(written(Trace { helo: "", ..plain() }).starts_with("Received: from unknown (["));
+    }
+
+    #[test]
+    fn a_recipient_that_would_break_the_field_is_not_shown() {
+        let long = "x".repeat(300);
+        for hostile in ["a\r\n@b", "a>@b", "caf\u{e9}@example.org", "", &long] {
+            let text = written(Trace { recipient: Some(hostile), ..plain() });
+            assert!(!text.contains("for <"), "{text}");
+        }
+        let utf8 = Trace {
+            recipient: Some("caf\u{e9}@example.org"),
+            protocol: Protocol::Utf8Smtp,
+            ..plain()
+        };
+        assert!(written(utf8).contains("with UTF8SMTP id"));
+        assert!(written(utf8).contains("for <caf\u{e9}@example.org>;"));
+    }
+
+    #[test]
+    fn lines_are_folded_within_78_columns_for_names_of_usual_length() {
+        let by = "relay-with-a-rather-long-name.eu-central.example.com";
+        let text = written(Trace { by, protocol: Protocol::Utf8Smtp, ..plain() });
+        for line in text.lines() {
+            assert!(line.len() <= 78, "{line}");
+        }
+    }
+}

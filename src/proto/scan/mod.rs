@@ -15,12 +15,17 @@
 //!   the next command.
 //!
 //! Each instruction set gives masks of CR and LF for 64 bytes to
-//! one generic algorithm; the byte automaton  is the reference, and
+//! one generic algorithm; the byte automaton is the reference, and
 //! what carries the state from one chunk to the next.
 
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 mod scalar;
+mod search;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use scalar::At;
 
@@ -43,21 +48,42 @@ pub enum Scan {
 pub enum Variant {
     /// One byte after the other; the reference for the rest.
     Scalar,
+    /// From one CR or LF to the next; for machines without the ones below.
+    Search,
+    /// 64 octets at a time with SSE2, which every x86-64 has.
+    Sse2,
+    /// 64 octets at a time with AVX2.
+    Avx2,
+    /// 64 octets at a time with AVX-512BW.
+    Avx512,
 }
 
 impl Variant {
-    /// All variants, whether this machine can run them or not.
-    pub const ALL: [Variant; 1] = [Variant::Scalar];
+    /// All variants, slowest first, whether this machine can run them or not.
+    pub const ALL: [Variant; 5] =
+        [Variant::Scalar, Variant::Search, Variant::Sse2, Variant::Avx2, Variant::Avx512];
 
-    /// The fastest variant that this machine can run.
+    /// The fastest variant that this machine can run. What the machine can do
+    /// is found out once for the process; asking again is a load and a test.
+    #[inline]
     pub fn best() -> Variant {
-        Variant::Scalar
+        let preferred = [Variant::Avx512, Variant::Avx2, Variant::Sse2];
+        preferred.into_iter().find(|variant| variant.is_available()).unwrap_or(Variant::Search)
     }
 
     /// True if this machine can run it.
+    #[inline]
     pub fn is_available(self) -> bool {
         match self {
-            Variant::Scalar => true,
+            Variant::Scalar | Variant::Search => true,
+            #[cfg(target_arch = "x86_64")]
+            Variant::Sse2 => true,
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx2 => x86::has_avx2(),
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx512 => x86::has_avx512(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Variant::Sse2 | Variant::Avx2 | Variant::Avx512 => false,
         }
     }
 }
@@ -124,6 +150,19 @@ impl Scanner {
         assert!(!self.ended, "a scanner reads one message");
         let end = match self.variant {
             Variant::Scalar => scalar::scan(&mut self.state, chunk),
+            Variant::Search => search::scan(&mut self.state, chunk),
+            #[cfg(target_arch = "x86_64")]
+            Variant::Sse2 => x86::sse2(&mut self.state, chunk),
+            // SAFETY: a scanner is made only with a variant that is available.
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx2 => unsafe { x86::avx2(&mut self.state, chunk) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Variant::Avx512 => unsafe { x86::avx512(&mut self.state, chunk) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Variant::Sse2 | Variant::Avx2 | Variant::Avx512 => {
+                unreachable!("a scanner is made only with a variant that is available")
+            }
         };
         match end {
             None => Scan::More,

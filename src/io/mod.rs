@@ -8,6 +8,7 @@ pub mod clock;
 pub mod executor;
 pub mod memory;
 pub mod net;
+pub mod process;
 pub mod space;
 pub mod store;
 pub mod uring;

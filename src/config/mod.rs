@@ -1,13 +1,31 @@
 //! Layer 1: the configuration, from the text an operator writes to checked,
 //! typed values.
 //!
-//! Everybody else sees [`Config`] and the structs in it.
+//! Everybody else sees [`Config`] and the structs in it. [`Config::load`] reads
+//! a file in steps, each in a file of its own: `tree` (TOML and `--set` options,
+//! with their places), `read` and `values` (every key of `schema` to its type),
+//! `checks` (values against one another). Faults are collected, not thrown one
+//! by one: [`ConfigErrors`]. `print` is the way back.
 
+mod checks;
 mod cores;
+mod error;
+mod load;
 mod pattern;
+mod print;
+mod read;
+pub mod schema;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod tree;
 mod types;
+mod units;
+mod values;
 
 pub use cores::Cores;
+pub use error::{ConfigError, ConfigErrors};
+pub use load::{EMBEDDED, EMBEDDED_NAME};
 pub use pattern::DomainPattern;
 pub use types::{
     Access, Admin, Config, Delivery, Limits, Listener, ListenerKind, NextHop, Queue, Route, Tls,

@@ -1,0 +1,155 @@
+//! Checks of one value of a configuration against another, and of the whole
+//! against common sense. Runs once every single value is known to be right.
+
+use std::net::SocketAddr;
+
+use super::error::ConfigError;
+use super::tree::Tree;
+use super::types::{Config, NextHop, Route};
+use super::units::print_size;
+use crate::base::limits::{BODY_PART_MAX, PATH_MAX};
+
+/// What one recipient can take in a record, in bytes: the longest path, and the
+/// archive's own words for it.
+const RECIPIENT_BYTES: u64 = PATH_MAX as u64 + 16;
+/// What a message's first record holds besides recipients and body: sender, helo,
+/// framing, padding.
+const RECORD_EXTRA_BYTES: u64 = 64 << 10;
+
+/// Everything that does not fit together.
+pub(super) fn check(config: &Config, tree: &Tree) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    addresses_are_unique(config, tree, &mut errors);
+    routes_are_reached(config, tree, &mut errors);
+    relay_domains_have_routes(config, tree, &mut errors);
+    next_hops_are_elsewhere(config, tree, &mut errors);
+    segments_hold_messages(config, tree, &mut errors);
+    errors
+}
+
+fn addresses_are_unique(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
+    let mut seen: Vec<SocketAddr> = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        for (item, &address) in listener.addresses.iter().enumerate() {
+            if address.port() != 0 && seen.contains(&address) {
+                let steps = [&index.to_string(), "address", &item.to_string()];
+                let at = tree.locate(&["listener", steps[0], steps[1], steps[2]]);
+                let problem = format!("{address} is listened on already");
+                let remedy = "name each address once".into();
+                errors.push(tree.error(at, "listener.address", problem, remedy));
+            }
+            seen.push(address);
+        }
+    }
+    if let Some(http) = config.admin.http.filter(|http| http.port() != 0 && seen.contains(http)) {
+        let at = tree.locate(&["admin", "http"]);
+        let problem = format!("{http} is listened on for mail already");
+        errors.push(tree.error(
+            at,
+            "admin.http",
+            problem,
+            "choose another port, or \"off\"".into(),
+        ));
+    }
+}
+
+fn routes_are_reached(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
+    for (index, route) in config.routes.iter().enumerate() {
+        let hides = |earlier: &&Route| earlier.domain.covers(&route.domain);
+        if let Some(earlier) = config.routes[..index].iter().find(hides) {
+            let at = tree.locate(&["route", &index.to_string(), "domain"]);
+            let problem =
+                format!("never used: the earlier route \"{}\" matches first", earlier.domain);
+            let remedy = "put the narrower route first".into();
+            errors.push(tree.error(at, "route.domain", problem, remedy));
+        }
+    }
+}
+
+fn relay_domains_have_routes(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
+    for (index, domain) in config.access.relay_domains.iter().enumerate() {
+        if config.routes.iter().any(|route| route.domain.overlaps(domain)) {
+            continue;
+        }
+        let at = tree.locate(&["access", "relay_domains", &index.to_string()]);
+        let problem = format!("no route matches \"{domain}\", so its mail could go nowhere");
+        let remedy = "add a `[[route]]` for it, or for \"*\"".into();
+        errors.push(tree.error(at, "access.relay_domains", problem, remedy));
+    }
+}
+
+fn next_hops_are_elsewhere(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
+    let own: Vec<SocketAddr> =
+        config.listeners.iter().flat_map(|listener| listener.addresses.iter().copied()).collect();
+    let is_own = |host: &SocketAddr| {
+        own.iter().any(|own| {
+            let everywhere = own.ip().is_unspecified() && host.ip().is_loopback();
+            own.port() == host.port() && (own.ip() == host.ip() || everywhere)
+        })
+    };
+    for (index, route) in config.routes.iter().enumerate() {
+        let NextHop::Hosts(hosts) = &route.next_hop else { continue };
+        if let Some(item) = hosts.iter().position(is_own) {
+            let at = tree.locate(&["route", &index.to_string(), "next_hop", &item.to_string()]);
+            let problem =
+                format!("{} is this server's own listener: mail would go round", hosts[item]);
+            let remedy = "name the host that mail is to be passed on to".into();
+            errors.push(tree.error(at, "route.next_hop", problem, remedy));
+        }
+    }
+}
+
+fn segments_hold_messages(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
+    let recipients = u64::from(config.limits.recipients);
+    let need = recipients * RECIPIENT_BYTES + BODY_PART_MAX as u64 + RECORD_EXTRA_BYTES;
+    let segment = u64::from(config.queue.segment_size);
+    if segment >= need {
+        return;
+    }
+    let size_at = tree.locate(&["queue", "segment_size"]);
+    let (at, key) = match tree.locate(&["limits", "recipients"]) {
+        Some(at) => (Some(at), "limits.recipients"),
+        None => (size_at, "queue.segment_size"),
+    };
+    let problem = format!(
+        "a message of {recipients} recipients may not fit in a segment of {}",
+        print_size(segment)
+    );
+    let whole_mib = need.next_multiple_of(1 << 20);
+    let remedy = format!(
+        "set queue.segment_size to \"{}\" or more, or limits.recipients to {} or less",
+        print_size(whole_mib),
+        recipients_that_fit(segment)
+    );
+    errors.push(tree.error(at, key, problem, remedy));
+}
+
+fn recipients_that_fit(segment: u64) -> u64 {
+    (segment - BODY_PART_MAX as u64 - RECORD_EXTRA_BYTES) / RECIPIENT_BYTES
+}
+
+/// What is allowed, but should be known to the operator.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let is_public = |address: &SocketAddr| !address.ip().is_loopback();
+    let listens_publicly = config.listeners.iter().any(|l| l.addresses.iter().any(is_public));
+    if let Some(open) = config.access.relay_from.iter().find(|net| net.prefix_len() == 0)
+        && listens_publicly
+    {
+        warnings.push(format!(
+            "access.relay_from holds {open}: every client that reaches a listener may relay \
+             anywhere (an open relay)"
+        ));
+    }
+    if config.durability != crate::base::Durability::Sync {
+        warnings.push(format!(
+            "durability is \"{}\": accepted mail can be lost in a {}",
+            config.durability,
+            match config.durability {
+                crate::base::Durability::Memory => "crash",
+                _ => "power failure",
+            }
+        ));
+    }
+    warnings
+}

@@ -50,6 +50,12 @@ impl ConfigErrors {
         ConfigErrors(errors)
     }
 
+    /// A single fault of `key` that only the running host can tell.
+    pub fn of_key(source: &str, key: &str, problem: String, remedy: String) -> Self {
+        let (source, key) = (source.into(), key.into());
+        ConfigErrors(vec![ConfigError { source, position: None, key, problem, remedy }])
+    }
+
     /// The errors, in the order of their places.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()

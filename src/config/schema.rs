@@ -68,7 +68,8 @@ pub enum Kind {
 }
 
 impl fmt::Display for Kind {
-    /// What is allowed, in words.
+    /// What is allowed, in words; the alternate form (`{:#}`) leaves out how
+    /// units are written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let span = |ms| print_duration(Duration::from_millis(ms));
         match *self {
@@ -87,15 +88,17 @@ impl fmt::Display for Kind {
                 if step > 1 {
                     write!(f, ", a multiple of {}", print_size(step))?;
                 }
-                write!(f, "; {SIZE_FORM}")
+                unit_form(f, SIZE_FORM)
             }
-            Kind::Span(min, max) => write!(f, "{} to {}; {DURATION_FORM}", span(min), span(max)),
-            Kind::Spans(min, max) => write!(
-                f,
-                "a list of at least one duration, each {} to {}; {DURATION_FORM}",
-                span(min),
-                span(max)
-            ),
+            Kind::Span(min, max) => {
+                write!(f, "{} to {}", span(min), span(max))?;
+                unit_form(f, DURATION_FORM)
+            }
+            Kind::Spans(min, max) => {
+                let (min, max) = (span(min), span(max));
+                write!(f, "a list of at least one duration, each {min} to {max}")?;
+                unit_form(f, DURATION_FORM)
+            }
             Kind::Addresses => {
                 f.write_str("IP:PORT or a list of them, like [\"0.0.0.0:25\", \"[::]:25\"]")
             }
@@ -111,6 +114,10 @@ impl fmt::Display for Kind {
             ),
         }
     }
+}
+
+fn unit_form(f: &mut fmt::Formatter<'_>, form: &str) -> fmt::Result {
+    if f.alternate() { Ok(()) } else { write!(f, "; {form}") }
 }
 
 const KIB: u64 = 1 << 10;
@@ -267,13 +274,13 @@ pub const KEYS: &[Key] = &[
         "limits.connections",
         Kind::Count(1, 1_000_000),
         Value("100000"),
-        "Most open sessions, over all cores; more are answered 421.",
+        "Most open sessions; more are answered 421. Each core allows its share.",
     ),
     key(
         "limits.connections_per_client",
         Kind::Count(1, 1_000_000),
         Value("1000"),
-        "Most open sessions from one client address, over all cores; more are answered 421.",
+        "Most open sessions from one client, an IPv4 address or an IPv6 /64; more are answered 421. Each core allows its share, at least one.",
     ),
     key(
         "limits.command_timeout",

@@ -138,7 +138,7 @@ pub struct Limits {
     pub recipients: u32,
     /// Most open sessions, over all cores.
     pub connections: u32,
-    /// Most open sessions of one client address, over all cores.
+    /// Most open sessions of one client, over all cores.
     pub connections_per_client: u32,
     /// How long a client may take to send a command.
     pub command_timeout: Duration,

@@ -1,0 +1,182 @@
+//! `ringpost check`: what a configuration amounts to, or all that is wrong with
+//! it. The command line prints the [`Report`] and ends with 0 or 2.
+//!
+//! The text form of a valid configuration is itself a configuration file:
+//! everything that is no key stands in comments.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::base::Durability;
+use crate::config::{Config, ConfigErrors, Cores, EMBEDDED_NAME};
+
+/// The outcome of a check, ready to print.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whether the server would start with this configuration.
+    pub valid: bool,
+    /// What to print, newline included: on stdout if `valid` or JSON was asked
+    /// for, on stderr otherwise.
+    pub text: String,
+}
+
+/// Checks `file` (the embedded default without one) with the `--set` options
+/// `set`, for a process that may use the CPUs `available`.
+pub fn check(file: Option<&Path>, set: &[String], available: &[usize], json: bool) -> Report {
+    let name = file.map_or(EMBEDDED_NAME.into(), |path| path.display().to_string());
+    let loaded = Config::load(file, set).and_then(|config| {
+        let cpus = resolve_cores(&config, available, &name)?;
+        Ok((config, cpus))
+    });
+    let valid = loaded.is_ok();
+    let text = match (loaded, json) {
+        (Ok((config, cpus)), false) => valid_text(&name, &config, cpus),
+        (Ok((config, cpus)), true) => valid_json(&name, &config, &cpus),
+        (Err(errors), false) => format!("{errors}\n"),
+        (Err(errors), true) => invalid_json(&name, &errors),
+    };
+    Report { valid, text }
+}
+
+/// The CPUs that get a shard.
+///
+/// # Errors
+/// When the process may not use those that `cores` asks for; `name` is what the
+/// message calls the configuration.
+pub fn resolve_cores(
+    config: &Config,
+    available: &[usize],
+    name: &str,
+) -> Result<Vec<usize>, ConfigErrors> {
+    config.cores.resolve(available).map_err(|problem| {
+        let may = Cores::List(available.to_vec());
+        let remedy = format!("choose among CPUs {may}, or set cores to \"all\"");
+        ConfigErrors::of_key(name, "cores", problem, remedy)
+    })
+}
+
+/// What `durability` promises, in words.
+fn promise(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Sync => "250 is sent once the message is on stable storage",
+        Durability::Os => {
+            "250 is sent once the operating system has the message; a power failure can lose it"
+        }
+        Durability::Memory => "250 is sent before the message is written; a crash can lose it",
+    }
+}
+
+fn valid_text(name: &str, config: &Config, cpus: Vec<usize>) -> String {
+    let durability = config.durability;
+    let mut text = format!("# durability: {durability}: {}\n", promise(durability));
+    text.push_str(&format!("# {}: valid; everything that holds:\n", one_line(name)));
+    let count = cpus.len();
+    text.push_str(&format!("# shards here: {count}, on CPUs {}\n", Cores::List(cpus)));
+    for warning in config.warnings() {
+        text.push_str(&format!("# warning: {}\n", one_line(&warning)));
+    }
+    text + "\n" + &config.to_toml()
+}
+
+/// Keeps a file name from ending the comment that it stands in.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn valid_json(name: &str, config: &Config, cpus: &[usize]) -> String {
+    pretty(&json!({
+        "valid": true,
+        "source": name,
+        "durability": config.durability.name(),
+        "cpus": cpus,
+        "warnings": config.warnings(),
+        "configuration": config.to_json(),
+    }))
+}
+
+fn invalid_json(name: &str, errors: &ConfigErrors) -> String {
+    let errors: Vec<_> = errors
+        .iter()
+        .map(|error| {
+            json!({
+                "source": error.source,
+                "line": error.position.map(|(line, _)| line),
+                "column": error.position.map(|(_, column)| column),
+                "key": error.key,
+                "problem": error.problem,
+                "remedy": error.remedy,
+            })
+        })
+        .collect();
+    pretty(&json!({ "valid": false, "source": name, "errors": errors }))
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(set: &[&str]) -> Vec<String> {
+        set.iter().map(|option| option.to_string()).collect()
+    }
+
+    #[test]
+    fn text_of_a_valid_configuration_loads_to_the_same() {
+        let set =
+            options(&["hostname=a.example", "durability=os", "cores=1", "queue.expire=1h30m"]);
+        let report = check(None, &set, &[3, 4], false);
+        assert!(report.valid);
+        assert!(report.text.starts_with("# durability: os: "), "{}", report.text);
+        assert!(report.text.contains("# shards here: 1, on CPUs 3\n"), "{}", report.text);
+        assert!(report.text.contains("# warning: durability"), "{}", report.text);
+        let again = Config::from_text("printed", &report.text, &[]).unwrap();
+        assert_eq!(again, Config::load(None, &set).unwrap());
+    }
+
+    #[test]
+    fn json_of_a_valid_configuration() {
+        let report = check(None, &options(&["hostname=a.example"]), &[0, 1], true);
+        let json: serde_json::Value = serde_json::from_str(&report.text).unwrap();
+        assert!(report.valid);
+        assert_eq!(json["valid"], true);
+        assert_eq!(json["durability"], "sync");
+        assert_eq!(json["cpus"], json!([0, 1]));
+        assert_eq!(json["source"], "embedded default");
+        assert_eq!(json["configuration"]["listener"][0]["address"][0], "127.0.0.1:2525");
+        assert_eq!(json["configuration"]["limits"]["recipients"], 1000);
+    }
+
+    #[test]
+    fn errors_in_both_forms() {
+        let set = options(&["hostname=a.example", "limits.recipients=5", "durability=x"]);
+        let text = check(None, &set, &[0], false);
+        assert!(!text.valid);
+        assert!(text.text.contains("--set limits.recipients=5: limits.recipients: 5 is too small"));
+        let report = check(None, &set, &[0], true);
+        let json: serde_json::Value = serde_json::from_str(&report.text).unwrap();
+        assert!(!report.valid);
+        assert_eq!(json["valid"], false);
+        assert_eq!(json["errors"].as_array().unwrap().len(), 2, "{}", report.text);
+        assert_eq!(json["errors"][0]["key"], "durability");
+        assert_eq!(json["errors"][0]["line"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn cores_that_are_not_there() {
+        let report = check(None, &options(&["hostname=a.example", "cores=0-3"]), &[0, 1], false);
+        assert!(!report.valid);
+        assert!(report.text.contains("cores: names CPU 2-3"), "{}", report.text);
+        assert!(report.text.contains("choose among CPUs 0-1"), "{}", report.text);
+    }
+
+    #[test]
+    fn names_cannot_leave_their_comment() {
+        let config = Config::default();
+        let text = valid_text("x\nlimits = 1", &config, vec![0]);
+        assert_eq!(Config::from_text("printed", &text, &[]).unwrap(), config);
+    }
+}

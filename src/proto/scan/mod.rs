@@ -14,9 +14,10 @@
 //! * No byte behind the terminator is looked at for the findings: it belongs to
 //!   the next command.
 //!
-//! Each instruction set gives masks of CR and LF for 64 bytes to
-//! one generic algorithm; the byte automaton is the reference, and
-//! what carries the state from one chunk to the next.
+//! One algorithm over blocks of 64 octets (`blocks`) serves each instruction set
+//! (`x86`); elsewhere `search` leaps from one CR or LF to the next. The byte
+//! automaton (`scalar`) is what carries the state from one chunk to the next,
+//! and the reference for the rest.
 
 #[cfg(target_arch = "x86_64")]
 mod blocks;
@@ -28,6 +29,8 @@ mod tests;
 mod x86;
 
 use scalar::At;
+
+use crate::base::limits;
 
 /// What a chunk held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,10 +91,12 @@ impl Variant {
     }
 }
 
-/// Lines up to this length are not told apart by [`Scanner::longest_line`],
-/// in octets: what a block holds, so that only the first and the last line end
-/// of a block need looking at.
-pub const LINE_FLOOR: u64 = 64;
+/// Lines up to this length are not told apart by [`Scanner::longest_line`], in
+/// octets. It is what lets a scan over ordinary mail do without measuring; all
+/// that a limit of SMTP needs is longer (RFC 5321, 4.5.3.1.6: 1000).
+pub const LINE_FLOOR: u64 = 512;
+
+const _: () = assert!((LINE_FLOOR as usize) < limits::TEXT_LINE_MAX);
 
 /// Finds the end of one message. Make a new one for the next.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ fn defined(data: &[u8]) -> Found {
     let end = led.windows(5).position(|window| window == b"\r\n.\r\n").map(|at| at + 5 - 2);
     let body = &data[..end.unwrap_or(data.len())];
     let mut lines = vec![0_u64];
-    for (index, _) in body.iter().enumerate() {
+    for index in 0..body.len() {
         *lines.last_mut().unwrap() += 1;
         if body[..=index].ends_with(b"\r\n") {
             lines.push(0);
@@ -147,16 +147,38 @@ fn a_terminator_at_every_offset_of_several_blocks() {
 
 #[test]
 fn lines_are_measured_across_chunks() {
-    for len in [0, 61, 62, 63, 64, 126, 998, 5000] {
+    for len in [0, 62, 255, 509, 510, 511, 512, 767, 998, 5000] {
         let mut data = b"Subject: x\r\n\r\n".to_vec();
         data.resize(data.len() + len, b'y');
         data.extend_from_slice(b"\r\nz\r\n.\r\n");
         let expected = (len as u64 + 2).max(LINE_FLOOR);
         for variant in available() {
-            for step in [1, 7, 63, 64, 65, 1000] {
+            for step in [1, 7, 63, 64, 65, 257, 300, 1000] {
                 let cuts: Vec<usize> = (step..data.len()).step_by(step).collect();
                 let found = scanned(variant, &data, &cuts);
                 assert_eq!(found.longest, expected, "{variant:?} {len} in {step}");
+            }
+        }
+    }
+}
+
+/// Ordinary text of several groups, put wherever a group may begin, with one
+/// thing in it that is not ordinary, at every place.
+#[test]
+fn one_odd_thing_anywhere_in_ordinary_text() {
+    let line = b"Ordinary text, in lines of the usual length, as most mail has it.\r\n";
+    let text = line.repeat(12);
+    let odd: [&[u8]; 7] =
+        [b"\r", b"\n", b"\xff", b"\r\n.\r\n", b"\r\na\r\n", b"\n.\r\n", b"\r\n.\n"];
+    for thing in odd {
+        for at in 0..text.len() {
+            let mut data = text.clone();
+            data.splice(at..at, thing.iter().copied());
+            let expected = defined(&data);
+            for variant in available() {
+                assert_eq!(scanned(variant, &data, &[]), expected, "{variant:?} {thing:?} at {at}");
+                let cuts = [at / 3, at];
+                assert_eq!(scanned(variant, &data, &cuts), expected, "{variant:?} {thing:?} {at}");
             }
         }
     }
@@ -182,6 +204,10 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(b"\r\n.\n".to_vec()),
         1 => Just("é".as_bytes().to_vec()),
         4 => proptest::collection::vec(b'a'..=b'z', 0..100),
+        2 => (0_usize..12, 1_usize..90).prop_map(|(lines, len)| {
+            [&vec![b'x'; len][..], b"\r\n"].concat().repeat(lines)
+        }),
+        1 => (0_usize..900).prop_map(|len| vec![b'y'; len]),
     ];
     proptest::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }

@@ -1,3 +1,38 @@
-//! Layer 6: the cold side: command line, control thread, HTTP, admin socket.
+//! Layer 6, the cold side: the command line, starting and stopping, logs,
+//! metrics, and the questions operators ask. One thread, no mail on it.
+//!
+//! | file | does |
+//! |---|---|
+//! | `cli` | the command line and exit codes |
+//! | `check` | what a configuration amounts to |
+//! | `serve` | one page of wiring: builds everything in order, and takes it down |
+//! | `datadir`, `bind` | claims the data directory; makes the listening sockets |
+//! | `control` | what the control thread knows: phase, configuration, shards |
+//! | `fleet` | asks shards and waits for answers, never for ever |
+//! | `logging` | the thread that owns standard error, `tracing` on top of it |
+//! | `health`, `metrics`, `http` | `/healthz`, `/metrics` |
+//! | `wire`, `socket`, `queue` | the admin socket: its words, its server, `ringpost queue` |
+//! | `notify` | the service manager's readiness protocol |
+//! | `hint` | the first message, for who runs ringpost without a configuration |
 
 pub mod check;
+pub mod cli;
+
+mod bind;
+mod control;
+mod datadir;
+mod failure;
+mod fleet;
+mod health;
+mod hint;
+mod http;
+mod logging;
+mod metrics;
+mod notify;
+mod queue;
+mod serve;
+mod socket;
+mod wire;
+
+#[cfg(test)]
+mod fake;

@@ -1,0 +1,610 @@
+//! `ringpost serve`, on one page: configuration, log, data directory, sockets,
+//! shards, in this order; then the signals; then all of it down again.
+//!
+//! Everything that can fail for an operator's reasons fails before the shards
+//! start. A signal that comes while the logs are read is not lost. A shard that
+//! ends by itself takes the server down with exit code 1, so that a service
+//! manager starts it anew: its queue would otherwise lie unattended.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::cli::{ServeArgs, available_cpus};
+use super::control::{Control, Phase};
+use super::datadir::DataDir;
+use super::failure::Failure;
+use super::fleet::{Fleet, Member};
+use super::socket::AdminSocket;
+use super::{bind, check, hint, http, logging, notify};
+use crate::base::{Durability, ShardId, UnixMillis};
+use crate::config::{Config, EMBEDDED_NAME};
+use crate::io::{clock, process};
+use crate::shard::maillog::{LogFormat, LogSink};
+use crate::shard::{Recovered, ShardHandle, ShardPlan};
+
+/// What a shard may need beyond the grace to flush and end.
+const SLACK: Duration = Duration::from_secs(15);
+/// How long the log's last lines may take.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Descriptors kept free of sessions: segments, admin sockets, rings.
+const FILES_BESIDES: u64 = 256;
+
+/// Runs the server to its end and returns its exit code; `start` starts the
+/// shards. What goes wrong once there is a log is said there.
+///
+/// # Errors
+/// What is wrong before there is a log: `RINGPOST_LOG`, the configuration.
+pub fn run(
+    args: &ServeArgs,
+    start: impl FnOnce(Vec<ShardPlan>) -> io::Result<Vec<ShardHandle>>,
+) -> Result<ExitCode, Failure> {
+    let started = clock::wall();
+    let variable = std::env::var(logging::VARIABLE).ok();
+    let filter = logging::filter(variable.as_deref())?;
+    let config = Arc::new(args.source.load()?);
+    let (sink, writer) = logging::start(args.log_format.into(), io::stderr())
+        .map_err(|e| Failure::runtime(format!("cannot start the log's thread: {e}")))?;
+    let log = logging::install(sink, filter);
+    let server = Server { args, config, log, started };
+    let code = match server.run(start) {
+        Ok(()) => {
+            tracing::info!(target: "ringpost", "ended");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            tracing::error!(target: "ringpost", "ended: {failure}");
+            ExitCode::from(failure.code)
+        }
+    };
+    writer.finish(LAST_WORDS);
+    Ok(code)
+}
+
+struct Server<'a> {
+    args: &'a ServeArgs,
+    config: Arc<Config>,
+    log: LogSink,
+    started: UnixMillis,
+}
+
+/// The signals that mean something here.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// Why the wait for a signal is over.
+enum Event {
+    Stop,
+    Reload,
+    Ended(ShardId),
+}
+
+impl Server<'_> {
+    fn run(
+        &self,
+        start: impl FnOnce(Vec<ShardPlan>) -> io::Result<Vec<ShardHandle>>,
+    ) -> Result<(), Failure> {
+        let data = DataDir::claim(&self.config.data_dir)?;
+        let cpus = self.cpus()?;
+        self.check_open_files();
+        let addresses: Vec<SocketAddr> =
+            self.config.listeners.iter().flat_map(|l| l.addresses.iter().copied()).collect();
+        let bound = bind::bind(&addresses, cpus.len())?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Failure::runtime(format!("cannot start the control thread: {e}")))?;
+        tracing::info!(
+            target: "ringpost",
+            version = env!("CARGO_PKG_VERSION"),
+            durability = %self.config.durability,
+            shards = cpus.len(),
+            data_dir = %data.path().display(),
+            "starting"
+        );
+        for warning in self.config.warnings() {
+            tracing::warn!(target: "ringpost", "configuration: {warning}");
+        }
+        let plans = self.plans(&cpus, bound.per_shard);
+        let done = runtime.block_on(self.control(plans, &bound.addresses, start));
+        // A shard that hangs must not keep the process.
+        runtime.shutdown_background();
+        done
+    }
+
+    async fn control(
+        &self,
+        plans: Vec<ShardPlan>,
+        addresses: &[SocketAddr],
+        start: impl FnOnce(Vec<ShardPlan>) -> io::Result<Vec<ShardHandle>>,
+    ) -> Result<(), Failure> {
+        let mut signals = Signals::new()?;
+        let admin = self.config.admin.http.map(http::listen).transpose()?;
+        let socket = AdminSocket::bind(&self.config.admin_socket())?;
+        let handles =
+            start(plans).map_err(|e| Failure::runtime(format!("cannot start the shards: {e}")))?;
+        let members = handles.iter().map(|h| Member { id: h.id, requests: h.requests.clone() });
+        let control = Control::new(Fleet::new(members), Arc::clone(&self.config), self.started);
+        let admin_address = admin.map(|(listener, address)| {
+            tokio::spawn(http::serve(listener, Arc::clone(&control)));
+            address
+        });
+        let asked = Arc::clone(&control);
+        let serving = tokio::spawn(async move { socket.serve(asked).await });
+
+        let outcome = match self.start_up(&handles, &control, &mut signals).await {
+            Ok(Some(found)) => {
+                self.announce(&control, &found, addresses, admin_address);
+                self.attend(&control, &mut signals).await
+            }
+            Ok(None) => Ok(()),
+            Err(failure) => Err(failure),
+        };
+        let down = self.take_down(&control, &mut signals, handles).await;
+        serving.abort();
+        // The task owns the socket's file, which goes with it.
+        let _ = serving.await;
+        outcome.and(down)
+    }
+
+    /// Waits until the shards have read their logs; `None` when the server is
+    /// to stop before that.
+    async fn start_up(
+        &self,
+        handles: &[ShardHandle],
+        control: &Control,
+        signals: &mut Signals,
+    ) -> Result<Option<Recovered>, Failure> {
+        let mut recovered = std::pin::pin!(recovered(handles));
+        loop {
+            tokio::select! {
+                biased;
+                found = &mut recovered => return found.map(Some),
+                event = signals.next(&control.fleet) => match event {
+                    Event::Ended(shard) => return Err(gone(shard)),
+                    Event::Stop => return Ok(None),
+                    Event::Reload => self.reload(control).await,
+                },
+            }
+        }
+    }
+
+    /// Everything works: says so to the log, the service manager and whoever
+    /// runs this for the first time.
+    fn announce(
+        &self,
+        control: &Control,
+        found: &Recovered,
+        addresses: &[SocketAddr],
+        admin: Option<SocketAddr>,
+    ) {
+        control.enter(Phase::Ready);
+        for note in &found.notes {
+            tracing::warn!(target: "ringpost", "found in the queue: {note}");
+        }
+        tracing::info!(
+            target: "ringpost",
+            listening = %join(addresses),
+            http = %admin.map_or("off".to_owned(), |address| address.to_string()),
+            queued = found.messages,
+            durability = %self.config.durability,
+            "ready"
+        );
+        notify::tell(notify::READY);
+        let embedded = self.args.source.config.is_none() && self.args.source.set.is_empty();
+        if let (true, LogFormat::Text, Some(address)) =
+            (embedded, self.log.format, addresses.first())
+        {
+            // A log that is behind loses a hint; nobody misses it.
+            let _ = self.log.batches.try_send(hint::first_message(*address).into_bytes());
+        }
+    }
+
+    /// Heeds signals until it is time to stop.
+    async fn attend(&self, control: &Control, signals: &mut Signals) -> Result<(), Failure> {
+        loop {
+            match signals.next(&control.fleet).await {
+                Event::Stop => return Ok(()),
+                Event::Ended(shard) => return Err(gone(shard)),
+                Event::Reload => self.reload(control).await,
+            }
+        }
+    }
+
+    async fn reload(&self, control: &Control) {
+        let fresh = match self.args.source.load() {
+            Ok(fresh) => fresh,
+            Err(failure) => {
+                tracing::error!(
+                    target: "ringpost",
+                    "not reloaded, the old configuration stays in force: {failure}"
+                );
+                return;
+            }
+        };
+        let (config, fixed) = keep_fixed(&control.config(), fresh);
+        if !fixed.is_empty() {
+            tracing::warn!(target: "ringpost", keys = fixed.join(", "), "changed, but need a restart");
+        }
+        let config = Arc::new(config);
+        for silence in control.fleet.reload(&config).await {
+            tracing::error!(target: "ringpost", "has the old configuration: {silence}");
+        }
+        control.set_config(config);
+        tracing::info!(target: "ringpost", "reloaded");
+    }
+
+    /// Drains and joins the shards; a second signal ends the process at once.
+    async fn take_down(
+        &self,
+        control: &Control,
+        signals: &mut Signals,
+        handles: Vec<ShardHandle>,
+    ) -> Result<(), Failure> {
+        control.enter(Phase::Draining);
+        notify::tell(notify::STOPPING);
+        let grace = control.config().shutdown_grace;
+        tracing::info!(target: "ringpost", grace_s = grace.as_secs(), "stopping");
+        let calm = async {
+            let silent = control.fleet.drain(grace, SLACK).await;
+            let left = silent.first().map(|silence| {
+                let fate = self.fate();
+                Failure::runtime(format!("not ended cleanly: {silence}; {fate}"))
+            });
+            let joined = match left {
+                None => join_all(handles).await,
+                Some(_) => Ok(()),
+            };
+            left.map_or(joined, Err)
+        };
+        tokio::select! {
+            done = calm => done,
+            () = signals.stop() => Err(Failure::runtime(format!(
+                "stopped by a second signal before everything in flight was finished; {}",
+                self.fate()
+            ))),
+        }
+    }
+
+    /// What becomes of accepted mail when a shard does not end by itself.
+    fn fate(&self) -> &'static str {
+        match self.config.durability {
+            Durability::Sync | Durability::Os => {
+                "what was answered 250 is in the queue and goes on at the next start"
+            }
+            Durability::Memory => "durability is \"memory\": what was not delivered may be lost",
+        }
+    }
+
+    /// The CPUs to run shards on.
+    fn cpus(&self) -> Result<Vec<usize>, Failure> {
+        let file = self.args.source.config.as_deref();
+        let name = file.map_or(EMBEDDED_NAME.into(), |path| path.display().to_string());
+        check::resolve_cores(&self.config, &available_cpus()?, &name)
+            .map_err(|errors| Failure::usage(errors.to_string()))
+    }
+
+    fn check_open_files(&self) {
+        let wanted = u64::from(self.config.limits.connections) + FILES_BESIDES;
+        match process::raise_open_files() {
+            Ok(limit) if limit < wanted => tracing::warn!(
+                target: "ringpost",
+                limit,
+                "limits.connections = {} needs {wanted} open files; raise the limit \
+                 (systemd: LimitNOFILE={wanted}) or lower limits.connections",
+                self.config.limits.connections
+            ),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(target: "ringpost", %error, "cannot raise the limit of open files");
+            }
+        }
+    }
+
+    fn plans(&self, cpus: &[usize], listeners: Vec<Vec<std::net::TcpListener>>) -> Vec<ShardPlan> {
+        let shards = cpus.len() as u16;
+        let each = cpus.iter().zip(listeners).enumerate();
+        each.map(|(index, (cpu, listeners))| ShardPlan {
+            id: ShardId(index as u16),
+            shards,
+            cpu: Some(*cpu),
+            config: Arc::clone(&self.config),
+            listeners,
+            log: self.log.clone(),
+        })
+        .collect()
+    }
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Failure> {
+        let make =
+            |kind| signal(kind).map_err(|e| Failure::runtime(format!("cannot take signals: {e}")));
+        Ok(Signals {
+            terminate: make(SignalKind::terminate())?,
+            interrupt: make(SignalKind::interrupt())?,
+            hangup: make(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Waits for a signal, or for a shard to end by itself.
+    async fn next(&mut self, fleet: &Fleet) -> Event {
+        tokio::select! {
+            _ = self.terminate.recv() => Event::Stop,
+            _ = self.interrupt.recv() => Event::Stop,
+            _ = self.hangup.recv() => Event::Reload,
+            shard = fleet.any_ended() => Event::Ended(shard),
+        }
+    }
+}
+
+/// Waits until every shard has read its logs and listens.
+async fn recovered(handles: &[ShardHandle]) -> Result<Recovered, Failure> {
+    let mut all = Recovered::default();
+    for handle in handles {
+        let id = handle.id;
+        match handle.ready.recv().await {
+            Ok(Ok(found)) => {
+                all.messages += found.messages;
+                all.notes.extend(found.notes.into_iter().map(|n| format!("shard {id}: {n}")));
+            }
+            Ok(Err(why)) => {
+                return Err(Failure::runtime(format!("shard {id} could not start: {why}")));
+            }
+            Err(_) => return Err(gone(id)),
+        }
+    }
+    Ok(all)
+}
+
+async fn join_all(handles: Vec<ShardHandle>) -> Result<(), Failure> {
+    for handle in handles {
+        let id = handle.id;
+        let join = tokio::task::spawn_blocking(move || handle.join());
+        match tokio::time::timeout(SLACK, join).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => {
+                return Err(Failure::runtime(format!("shard {id} failed at its end: {error}")));
+            }
+            Ok(Err(_)) | Err(_) => {
+                return Err(Failure::runtime(format!("shard {id} did not end")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn gone(shard: ShardId) -> Failure {
+    Failure::runtime(format!(
+        "shard {shard} ended by itself, which is a bug of ringpost: please report it with the log, \
+         and start ringpost again"
+    ))
+}
+
+fn join(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// `fresh` with those keys of `old` that only a restart can change, and the
+/// names of those that differed.
+fn keep_fixed(old: &Config, fresh: Config) -> (Config, Vec<&'static str>) {
+    let mut changed = Vec::new();
+    let mut note = |differs: bool, key| {
+        if differs {
+            changed.push(key);
+        }
+    };
+    note(old.hostname != fresh.hostname, "hostname");
+    note(old.data_dir != fresh.data_dir, "data_dir");
+    note(old.cores != fresh.cores, "cores");
+    note(old.durability != fresh.durability, "durability");
+    note(old.listeners != fresh.listeners, "[[listener]]");
+    note(old.queue.segment_size != fresh.queue.segment_size, "queue.segment_size");
+    note(old.admin != fresh.admin, "[admin]");
+    let mut config = fresh;
+    config.hostname.clone_from(&old.hostname);
+    config.data_dir.clone_from(&old.data_dir);
+    config.cores = old.cores.clone();
+    config.durability = old.durability;
+    config.listeners.clone_from(&old.listeners);
+    config.queue.segment_size = old.queue.segment_size;
+    config.admin = old.admin.clone();
+    (config, changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::process::Command;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+    use crate::admin::cli::{ConfigArgs, Format};
+    use crate::admin::fake::{self, Manner};
+    use crate::admin::wire::{Answer, Summary};
+    use crate::shard::control::Request;
+
+    type Ready = async_channel::Sender<Result<Recovered, String>>;
+    type Inbox = async_channel::Receiver<Request<Config>>;
+
+    /// A server whose only shard is in the hands of the test.
+    struct Rig {
+        data: tempfile::TempDir,
+        ended: Receiver<Result<(), Failure>>,
+        inbox: Inbox,
+        ready: Option<Ready>,
+    }
+
+    impl Rig {
+        /// Returns once the shard would have been started; by then signals are
+        /// caught.
+        fn start() -> Rig {
+            let data = tempfile::tempdir().unwrap();
+            let mut config = Config::default();
+            config.data_dir = data.path().join("data");
+            config.listeners[0].addresses = vec!["127.0.0.1:0".parse().unwrap()];
+            config.admin.http = Some("127.0.0.1:0".parse().unwrap());
+            config.cores = "1".parse().unwrap();
+            config.limits.connections = 1;
+            let (told, started) = channel();
+            let (end, ended) = channel();
+            std::thread::spawn(move || {
+                let source = ConfigArgs::default();
+                let args = ServeArgs { source, log_format: Format::Json };
+                let (log, _writer) = logging::start(LogFormat::Json, io::sink()).unwrap();
+                let server =
+                    Server { args: &args, config: Arc::new(config), log, started: clock::wall() };
+                end.send(server.run(|plans| Ok(pretend(plans, &told)))).unwrap();
+            });
+            let (inbox, ready) = started.recv().expect("the shard is started");
+            Rig { data, ended, inbox, ready: Some(ready) }
+        }
+
+        fn ready(mut self) -> Rig {
+            let ready = self.ready.take().unwrap();
+            ready.try_send(Ok(Recovered { messages: 3, notes: vec!["x".into()] })).unwrap();
+            self
+        }
+
+        fn signal(&self, name: &str) {
+            let pid = std::process::id().to_string();
+            assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        }
+
+        /// Asks for the state until it is `status`; the shard answers.
+        fn until(&self, status: &str) -> Summary {
+            loop {
+                let path = self.data.path().join("data/admin.sock");
+                let mut stream = BufReader::new(UnixStream::connect(path).unwrap());
+                stream.get_mut().write_all(b"{\"op\":\"summary\"}\n").unwrap();
+                let request = self.inbox.recv_blocking().unwrap();
+                assert!(matches!(request, Request::Snapshot(_)));
+                fake::answer(ShardId(0), Manner::Well, request);
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                match serde_json::from_str(&line).unwrap() {
+                    Answer::Summary(summary) if summary.status == status => return *summary,
+                    Answer::Summary(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        fn drain(&self) -> async_channel::Sender<()> {
+            match self.inbox.recv_blocking().unwrap() {
+                Request::Drain { grace, reply } => {
+                    assert_eq!(grace, Config::default().shutdown_grace);
+                    reply
+                }
+                _ => panic!("not a drain"),
+            }
+        }
+
+        fn end(self) -> Result<(), Failure> {
+            let socket = self.data.path().join("data/admin.sock");
+            drop(self.inbox);
+            let done = self.ended.recv().unwrap();
+            assert!(!socket.exists(), "the socket goes with the server");
+            DataDir::claim(&self.data.path().join("data")).expect("and so does the lock");
+            done
+        }
+    }
+
+    fn pretend(plans: Vec<ShardPlan>, told: &Sender<(Inbox, Ready)>) -> Vec<ShardHandle> {
+        assert_eq!(plans.len(), 1);
+        assert_eq!(plans[0].listeners.len(), 1);
+        let (requests, inbox) = async_channel::bounded(16);
+        let (tell, ready) = async_channel::bounded(1);
+        told.send((inbox, tell)).unwrap();
+        vec![ShardHandle::new(ShardId(0), requests, ready, || Ok(()))]
+    }
+
+    /// Signals go to the whole process, so this is one test.
+    #[test]
+    fn signals_failures_and_the_way_down() {
+        // SIGHUP before the shards are ready is heeded, and does not end it.
+        let rig = Rig::start();
+        rig.signal("-HUP");
+        assert!(matches!(rig.inbox.recv_blocking(), Ok(Request::Reload(_))));
+        assert_eq!(rig.until("starting").hostname, "localhost");
+        let rig = rig.ready();
+        assert_eq!(rig.until("ok").durability, "sync");
+        rig.signal("-TERM");
+        let reply = rig.drain();
+        rig.until("draining");
+        reply.try_send(()).unwrap();
+        assert_eq!(rig.end(), Ok(()));
+
+        // A second signal ends a drain that does not.
+        let rig = Rig::start().ready();
+        rig.until("ok");
+        rig.signal("-INT");
+        let reply = rig.drain();
+        rig.signal("-TERM");
+        let failure = rig.end().unwrap_err();
+        assert!(failure.message.contains("second signal"), "{failure}");
+        assert!(failure.message.contains("goes on at the next start"), "{failure}");
+        drop(reply);
+
+        // A shard that cannot start, and one that ends by itself.
+        let rig = Rig::start();
+        rig.ready.as_ref().unwrap().try_send(Err("log-00000: not ours".into())).unwrap();
+        rig.drain().try_send(()).unwrap();
+        let failure = rig.end().unwrap_err();
+        assert_eq!(failure, Failure::runtime("shard 0 could not start: log-00000: not ours"));
+        let rig = Rig::start().ready();
+        let failure = rig.end().unwrap_err();
+        assert!(failure.message.contains("shard 0 ended by itself"), "{failure}");
+
+        // SIGTERM while the logs are read.
+        let rig = Rig::start();
+        rig.signal("-TERM");
+        rig.drain().try_send(()).unwrap();
+        assert_eq!(rig.end(), Ok(()));
+    }
+
+    #[test]
+    fn keys_that_need_a_restart_keep_their_value() {
+        let old = Config::default();
+        let mut fresh = old.clone();
+        fresh.data_dir = Path::new("/elsewhere").to_owned();
+        fresh.limits.recipients = 7;
+        fresh.admin.http = None;
+        let (config, changed) = keep_fixed(&old, fresh);
+        assert_eq!(changed, ["data_dir", "[admin]"]);
+        assert_eq!(config.limits.recipients, 7);
+        assert_eq!((config.data_dir, config.admin), (old.data_dir, old.admin));
+        let (same, changed) = keep_fixed(&Config::default(), Config::default());
+        assert_eq!((same, changed), (Config::default(), vec![]));
+    }
+
+    #[test]
+    fn cores_that_are_not_there_are_a_configuration_error() {
+        let args = ServeArgs { source: ConfigArgs::default(), log_format: Format::Text };
+        let mut config = Config::default();
+        config.cores = "4000-4001".parse().unwrap();
+        let (log, _writer) = logging::start(LogFormat::Text, io::sink()).unwrap();
+        let server = Server { args: &args, config: Arc::new(config), log, started: clock::wall() };
+        let failure = server.cpus().unwrap_err();
+        assert_eq!(failure.code, 2);
+        assert!(failure.message.starts_with("embedded default: cores: "), "{failure}");
+    }
+}

@@ -1,0 +1,296 @@
+//! Reads messages back, by their place. A record is immutable once it is
+//! committed, and the segment of a message that is out is never recycled, so
+//! that any core can read any log with a [`Reader`] of its own.
+//!
+//! Every record passes its checksum before a byte of it is given out: damage
+//! shows as an error for that message, never as altered mail.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::error::QueueError;
+use super::format::{
+    DATA_START, Kind, RECORD_HEADER, RecordHeader, Seal, SegmentHeader, segment_name,
+};
+use super::record::{self, CHUNK_PREFIX, Commit, Extent, Malformed, Payload};
+use crate::base::{Envelope, Mail, Outcome, Place, QueueId};
+use crate::io::store::{OpenMode, Store, StoreFile};
+
+/// Bytes read at first for a record of unknown length: most messages whole.
+const FIRST_READ: usize = 8 * 1024;
+/// Segments kept open for reading.
+const OPEN_MAX: usize = 32;
+/// Longest body that is loaded whole.
+const LOAD_MAX: u64 = super::BODY_PART_MAX as u64 + super::PREFIX_MAX as u64;
+
+struct OpenSegment<F> {
+    number: u32,
+    seal: Seal,
+    len: u64,
+    file: F,
+}
+
+/// A record as read: its header and payload.
+struct Record {
+    header: RecordHeader,
+    bytes: Vec<u8>,
+}
+
+impl Record {
+    fn payload(&self) -> &[u8] {
+        &self.bytes[RECORD_HEADER..]
+    }
+
+    /// The payload from `skip` on.
+    fn into_rest(mut self, skip: usize) -> Vec<u8> {
+        self.bytes.drain(..RECORD_HEADER + skip);
+        self.bytes
+    }
+}
+
+/// Reads the messages of one log. Cheap to clone.
+pub struct Reader<S: Store> {
+    store: S,
+    open: Rc<RefCell<VecDeque<Rc<OpenSegment<S::File>>>>>,
+}
+
+impl<S: Store> Clone for Reader<S> {
+    fn clone(&self) -> Self {
+        Reader { store: self.store.clone(), open: Rc::clone(&self.open) }
+    }
+}
+
+impl<S: Store> Reader<S> {
+    /// A reader of the log in `store`'s directory.
+    pub fn new(store: S) -> Self {
+        Reader { store, open: Rc::default() }
+    }
+
+    /// The envelope of a message.
+    ///
+    /// # Errors
+    /// `Io` or `Damaged`.
+    pub async fn envelope(&self, id: QueueId) -> Result<Envelope, QueueError> {
+        let first = self.first(id.place, FIRST_READ).await?;
+        decode_envelope(&first, id.place)
+    }
+
+    /// The body of a message in parts; `commit` is where a streamed message
+    /// says so.
+    ///
+    /// # Errors
+    /// `Io` or `Damaged`.
+    pub async fn body(
+        &self,
+        id: QueueId,
+        commit: Option<Place>,
+    ) -> Result<BodyReader<S>, QueueError> {
+        let (_, body) = self.open_message(id.place, commit, FIRST_READ).await?;
+        Ok(body)
+    }
+
+    /// A message whole.
+    ///
+    /// # Errors
+    /// `TooLarge` past [`BODY_PART_MAX`](super::BODY_PART_MAX) and the prefix;
+    /// `Io` or `Damaged`.
+    pub async fn load(&self, id: QueueId, commit: Option<Place>) -> Result<Mail, QueueError> {
+        self.load_hinted(id.place, commit, FIRST_READ).await
+    }
+
+    pub(super) async fn load_hinted(
+        &self,
+        place: Place,
+        commit: Option<Place>,
+        hint: usize,
+    ) -> Result<Mail, QueueError> {
+        let (envelope, mut reader) = self.open_message(place, commit, hint).await?;
+        if reader.len() > LOAD_MAX {
+            return Err(QueueError::TooLarge { bytes: reader.len(), limit: LOAD_MAX });
+        }
+        let mut body = Vec::new();
+        while let Some(mut part) = reader.next().await? {
+            if body.is_empty() {
+                body = part;
+            } else {
+                body.append(&mut part);
+            }
+        }
+        Ok(Mail { envelope, body: body.into_boxed_slice() })
+    }
+
+    /// What the record `at` says about a recipient of `message`.
+    pub(super) async fn outcome(
+        &self,
+        at: Place,
+        message: Place,
+        recipient: u16,
+    ) -> Result<Option<Outcome>, QueueError> {
+        let record = self.record(at, FIRST_READ).await?;
+        let payload = Payload::decode(record.header.kind, record.header.meta, record.payload());
+        Ok(match payload.map_err(damaged(at))? {
+            Payload::Outcomes { message: of, outcomes } if of == message => {
+                outcomes.into_iter().rev().find(|outcome| outcome.recipient == recipient)
+            }
+            Payload::Survivors(survivors) if survivors.segment == message.segment => survivors
+                .messages
+                .into_iter()
+                .find(|survivor| survivor.offset == message.offset)
+                .and_then(|m| m.recipients.into_iter().find(|r| r.recipient == recipient)?.last),
+            _ => None,
+        })
+    }
+
+    async fn open_message(
+        &self,
+        place: Place,
+        commit: Option<Place>,
+        hint: usize,
+    ) -> Result<(Envelope, BodyReader<S>), QueueError> {
+        let first = self.first(place, hint).await?;
+        let envelope = decode_envelope(&first, place)?;
+        let mut rest = VecDeque::new();
+        let part_len = u64::from(first.header.len - first.header.meta);
+        let mut len = part_len;
+        if let Some(at) = commit {
+            let commit = self.commit(at).await?;
+            len = commit.size;
+            let listed: u64 = commit.extents.iter().map(|extent| u64::from(extent.len)).sum();
+            if commit.head != place || listed + part_len != len {
+                return Err(damaged(at)(Malformed("a commit of another message")));
+            }
+            rest = commit.extents.into();
+        } else if first.header.kind == Kind::Head {
+            return Err(damaged(place)(Malformed("a streamed message without its commit")));
+        }
+        let meta = first.header.meta as usize;
+        let first = Some(first.into_rest(meta));
+        Ok((envelope, BodyReader { reader: self.clone(), head: place, first, rest, len }))
+    }
+
+    async fn first(&self, place: Place, hint: usize) -> Result<Record, QueueError> {
+        let record = self.record(place, hint).await?;
+        match record.header.kind {
+            Kind::Message | Kind::Head => Ok(record),
+            _ => Err(damaged(place)(Malformed("not the first record of a message"))),
+        }
+    }
+
+    async fn commit(&self, at: Place) -> Result<Commit, QueueError> {
+        let record = self.record(at, FIRST_READ).await?;
+        match Payload::decode(record.header.kind, record.header.meta, record.payload()) {
+            Ok(Payload::Commit(commit)) => Ok(commit),
+            Ok(_) => Err(damaged(at)(Malformed("not a commit record"))),
+            Err(error) => Err(damaged(at)(error)),
+        }
+    }
+
+    /// The record at `place`, checked.
+    async fn record(&self, place: Place, hint: usize) -> Result<Record, QueueError> {
+        let segment = self.segment(place.segment).await?;
+        let at = u64::from(place.offset);
+        let left = segment.len.saturating_sub(at) as usize;
+        let failed = || QueueError::io(format!("reading segment {:08x} failed", place.segment));
+        let first = hint.max(RECORD_HEADER).min(left);
+        let mut bytes = segment.file.read_at(at, first).await.map_err(failed())?;
+        let header = RecordHeader::decode(&bytes, segment.seal, place.offset)
+            .ok_or_else(|| damaged(place)(Malformed("no record begins there")))?;
+        let len = RECORD_HEADER + header.len as usize;
+        if len > left {
+            return Err(damaged(place)(Malformed("longer than its segment")));
+        }
+        if len > bytes.len() {
+            let more = segment.file.read_at(at + first as u64, len - first).await;
+            bytes.extend_from_slice(&more.map_err(failed())?);
+        }
+        bytes.truncate(len);
+        let record = Record { header, bytes };
+        if !header.verify(segment.seal, record.payload()) {
+            return Err(damaged(place)(Malformed("its checksum does not match")));
+        }
+        Ok(record)
+    }
+
+    async fn segment(&self, number: u32) -> Result<Rc<OpenSegment<S::File>>, QueueError> {
+        let cached = {
+            let mut open = self.open.borrow_mut();
+            let found = open.iter().position(|segment| segment.number == number);
+            found.and_then(|at| open.remove(at)).inspect(|segment| {
+                open.push_back(Rc::clone(segment));
+            })
+        };
+        if let Some(segment) = cached {
+            return Ok(segment);
+        }
+        let name = segment_name(number);
+        let failed = |what: &str| QueueError::io(format!("{what} {name} failed"));
+        let file = self.store.open(&name, OpenMode::Read).await.map_err(failed("opening"))?;
+        let header = file.read_at(0, DATA_START as usize).await.map_err(failed("reading"))?;
+        let header = SegmentHeader::decode(&header).ok().filter(|header| header.segment == number);
+        let place = Place { segment: number, offset: 0 };
+        let seal = header.ok_or_else(|| damaged(place)(Malformed("the segment's header")))?.seal();
+        let len = file.len().await.map_err(failed("measuring"))?;
+        let segment = Rc::new(OpenSegment { number, seal, len, file });
+        let evicted = {
+            let mut open = self.open.borrow_mut();
+            open.push_back(Rc::clone(&segment));
+            if open.len() > OPEN_MAX { open.pop_front() } else { None }
+        };
+        if let Some(Ok(segment)) = evicted.map(Rc::try_unwrap) {
+            segment.file.close().await;
+        }
+        Ok(segment)
+    }
+}
+
+fn decode_envelope(first: &Record, place: Place) -> Result<Envelope, QueueError> {
+    record::decode_envelope(&first.payload()[..first.header.meta as usize]).map_err(damaged(place))
+}
+
+fn damaged(place: Place) -> impl Fn(Malformed) -> QueueError {
+    move |Malformed(what)| QueueError::Damaged { place, what }
+}
+
+/// The body of a message, part by part.
+pub struct BodyReader<S: Store> {
+    reader: Reader<S>,
+    head: Place,
+    first: Option<Vec<u8>>,
+    rest: VecDeque<Extent>,
+    len: u64,
+}
+
+impl<S: Store> BodyReader<S> {
+    /// Bytes of the whole body.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// True for a body of no bytes, which no stored message has.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The next part, of 256 KiB and a prefix at most; `None` at the end.
+    ///
+    /// # Errors
+    /// `Io` or `Damaged`: the body cannot be completed.
+    #[expect(clippy::should_implement_trait, reason = "an asynchronous iterator has no trait yet")]
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, QueueError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let Some(extent) = self.rest.pop_front() else { return Ok(None) };
+        let hint = RECORD_HEADER + CHUNK_PREFIX + extent.len as usize;
+        let chunk = self.reader.record(extent.place, hint).await?;
+        let (head, part) = record::decode_chunk(chunk.payload()).map_err(damaged(extent.place))?;
+        if chunk.header.kind != Kind::Chunk
+            || head != self.head
+            || part.len() != extent.len as usize
+        {
+            return Err(damaged(extent.place)(Malformed("not the part that was committed")));
+        }
+        Ok(Some(chunk.into_rest(CHUNK_PREFIX)))
+    }
+}

@@ -1,0 +1,357 @@
+//! The state of a running queue that its parts share: where the log ends, the
+//! batches on their way, the segments in use and prepared. No I/O here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+
+use super::batch::{BATCH_PREFIX, Batch, Commit, Ticket};
+use super::error::QueueError;
+use super::format::{DATA_START, RECORD_HEADER, Seal, aligned};
+use super::index::Index;
+use super::{BODY_PART_MAX, PREFIX_MAX};
+use crate::base::{Durability, Place, ShardId};
+use crate::io::store::{BLOCK, Space, StoreFile};
+
+/// Size of the buffer of a batch, unless a record needs more.
+const BATCH_LEN: usize = 512 * 1024;
+/// Bytes that wait for the disk past which streams wait too, and appends that
+/// otherwise need not.
+pub(super) const BACKLOG_MAX: usize = 8 << 20;
+/// Size of a message for which there is always room unless the queue is full.
+pub(super) const TYPICAL_RECORD: usize = 4096;
+/// Smallest segment: room for records, with many blocks to a batch.
+pub const SEGMENT_SIZE_MIN: u32 = 64 * 1024;
+/// Largest segment: offsets are 32 bits, record lengths 31.
+pub const SEGMENT_SIZE_MAX: u32 = 1 << 30;
+
+/// How a log is kept.
+#[derive(Clone, Debug)]
+pub struct QueueOptions {
+    /// The log; its number is part of every id.
+    pub log: ShardId,
+    /// Size of a segment, in bytes: whole blocks.
+    pub segment_size: u32,
+    /// When a commit resolves.
+    pub durability: Durability,
+    /// Bytes of the filesystem that new mail leaves free, so that outcomes can
+    /// still be written.
+    pub reserve: u64,
+    /// Files kept for use as segments; more than these are removed.
+    pub spares_max: usize,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        QueueOptions {
+            log: ShardId(0),
+            segment_size: 64 << 20,
+            durability: Durability::Sync,
+            reserve: 128 << 20,
+            spares_max: 4,
+        }
+    }
+}
+
+impl QueueOptions {
+    /// Most bytes that a record can take.
+    pub(super) fn record_max(&self) -> usize {
+        self.segment_size as usize - DATA_START as usize - BATCH_PREFIX
+    }
+
+    /// Longest part of a body in one record; a longer body is streamed.
+    pub(super) fn part_max(&self) -> usize {
+        BODY_PART_MAX.min(self.segment_size as usize / 8)
+    }
+
+    /// Room at the end of the last segment that mail leaves to outcomes when
+    /// no other segment is to be had.
+    fn outcome_room(&self) -> usize {
+        (self.segment_size as usize / 8).min(4 << 20)
+    }
+}
+
+/// What a queue has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounters {
+    /// Records appended, marks and padding not counted.
+    pub appends: u64,
+    /// Flushes completed (with `sync`), or batches of writes (otherwise).
+    pub flushes: u64,
+    /// Writes or flushes that failed.
+    pub failures: u64,
+    /// Bytes of records appended, marks and padding not counted.
+    pub bytes_appended: u64,
+    /// Bytes written to segments.
+    pub bytes_written: u64,
+    /// Segment files created.
+    pub segments_created: u64,
+    /// Segment files used again.
+    pub segments_recycled: u64,
+    /// Segments of which nothing was needed any more.
+    pub segments_freed: u64,
+}
+
+/// The files of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentStats {
+    /// Segments that hold something needed, the current one included.
+    pub in_use: u64,
+    /// Segments prepared to be the next.
+    pub prepared: u64,
+    /// Files that wait to be used again.
+    pub spare: u64,
+    /// Segments kept because some of their bytes are damaged.
+    pub quarantined: u64,
+    /// Size of a segment in bytes.
+    pub segment_size: u64,
+}
+
+/// A batch whose write or flush is under way.
+pub(super) struct InFlight {
+    pub(super) number: u64,
+    pub(super) start: Place,
+    pub(super) end: Place,
+    pub(super) ticket: Rc<Ticket>,
+}
+
+/// What an append is for: new mail leaves room for what settles the old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Mail,
+    Settling,
+}
+
+/// The state of a running queue.
+pub(super) struct State<F: StoreFile> {
+    pub(super) options: QueueOptions,
+    /// Where the next batch begins.
+    pub(super) tail: Place,
+    /// The batch that takes records.
+    pub(super) open: Option<Batch<F::Buf>>,
+    /// Batches that wait for the committer.
+    pub(super) sealed: VecDeque<Batch<F::Buf>>,
+    /// Batches that the committer has in hand.
+    pub(super) in_flight: Vec<InFlight>,
+    /// Number of the next batch.
+    pub(super) next_batch: u64,
+    /// Every batch up to this is durable.
+    pub(super) flushed: u64,
+    /// Everything before this is durable.
+    pub(super) durable: Place,
+    /// Where the last batch given to the committer ends.
+    pub(super) previous: Place,
+    /// Bytes in batches that are not yet durable.
+    pub(super) backlog: usize,
+    /// Segments open for writing.
+    pub(super) files: BTreeMap<u32, Rc<F>>,
+    /// The last segment whose file is ready.
+    pub(super) prepared: u32,
+    /// Old numbers of the files that wait to be used again.
+    pub(super) spares: Vec<u32>,
+    pub(super) index: Index,
+    pub(super) counters: QueueCounters,
+    pub(super) poisoned: Option<Rc<str>>,
+    pub(super) closing: bool,
+    pub(super) upkeep_done: bool,
+    /// Scratch for envelopes, prefixes and small payloads.
+    pub(super) scratch: Vec<u8>,
+    pub(super) prefix: Vec<u8>,
+    salts: RandomState,
+}
+
+impl<F: StoreFile> State<F> {
+    /// A log whose next batch begins at `tail`, a segment that is still to be
+    /// prepared.
+    pub(super) fn new(options: QueueOptions, index: Index, tail: Place, previous: Place) -> Self {
+        State {
+            options,
+            tail,
+            open: None,
+            sealed: VecDeque::new(),
+            in_flight: Vec::new(),
+            next_batch: 1,
+            flushed: 0,
+            durable: previous,
+            previous,
+            backlog: 0,
+            files: BTreeMap::new(),
+            prepared: tail.segment - 1,
+            spares: Vec::new(),
+            index,
+            counters: QueueCounters::default(),
+            poisoned: None,
+            closing: false,
+            upkeep_done: false,
+            scratch: Vec::new(),
+            prefix: Vec::with_capacity(PREFIX_MAX),
+            salts: RandomState::new(),
+        }
+    }
+
+    /// The salt of a segment that this process prepares.
+    pub(super) fn salt(&self, segment: u32) -> u64 {
+        self.salts.hash_one(segment)
+    }
+
+    /// Whether anything may be appended.
+    pub(super) fn writable(&self) -> Result<(), QueueError> {
+        match &self.poisoned {
+            Some(why) => Err(QueueError::Poisoned(why.to_string())),
+            None if self.closing => Err(QueueError::Poisoned("the queue is closed".into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the next record will lie if it fits into the open batch.
+    fn next(&self) -> Place {
+        self.open.as_ref().map_or(self.tail, Batch::next)
+    }
+
+    /// Whether a segment beyond the current one is to be had.
+    pub(super) fn can_grow(
+        &self,
+        purpose: Purpose,
+        space: impl FnOnce() -> std::io::Result<Space>,
+    ) -> Result<(), QueueError> {
+        if self.prepared > self.tail.segment || !self.spares.is_empty() {
+            return Ok(());
+        }
+        let reserve = if purpose == Purpose::Mail { self.options.reserve } else { 0 };
+        let needed = u64::from(self.options.segment_size) + reserve;
+        let available =
+            space().map_err(QueueError::io("reading the room on the queue's filesystem"))?;
+        if available.available < needed {
+            return Err(QueueError::Full { needed, available: available.available });
+        }
+        Ok(())
+    }
+
+    /// Whether new mail of `need` bytes leaves room for outcomes.
+    pub(super) fn admits(
+        &self,
+        need: usize,
+        space: impl FnOnce() -> std::io::Result<Space>,
+    ) -> Result<(), QueueError> {
+        let used = self.next().offset as usize + need + BATCH_PREFIX + BLOCK;
+        if self.options.segment_size as usize >= used + self.options.outcome_room() {
+            return Ok(());
+        }
+        self.can_grow(Purpose::Mail, space)
+    }
+
+    /// Makes sure that the open batch takes a record with a payload of `len`
+    /// bytes, in the next segment if need be. Returns the record's place.
+    pub(super) fn make_room(
+        &mut self,
+        len: usize,
+        purpose: Purpose,
+        space: impl Fn() -> std::io::Result<Space>,
+    ) -> Result<Place, QueueError> {
+        let need = aligned(RECORD_HEADER + len);
+        let limit = self.options.record_max();
+        if need > limit {
+            return Err(QueueError::TooLarge { bytes: need as u64, limit: limit as u64 });
+        }
+        if purpose == Purpose::Mail {
+            self.admits(need, &space)?;
+        }
+        if let Some(open) = self.open.as_ref().filter(|open| open.room() >= need) {
+            return Ok(open.next());
+        }
+        self.seal();
+        let left = self.options.segment_size as usize - self.tail.offset as usize;
+        if left < BATCH_PREFIX + need {
+            self.can_grow(purpose, &space)?;
+            self.tail = Place { segment: self.tail.segment + 1, offset: DATA_START };
+        }
+        Ok(self.begin_batch(need))
+    }
+
+    fn begin_batch(&mut self, need: usize) -> Place {
+        let left = self.options.segment_size as usize - self.tail.offset as usize;
+        let len = (BATCH_PREFIX + need).next_multiple_of(BLOCK).max(BATCH_LEN).min(left);
+        let file = self.files.values().next_back().expect("the last segment stays open");
+        let buf = file.alloc(len);
+        let segment = self.tail.segment;
+        let seal = Seal::new(self.options.log, segment, self.salt(segment));
+        let batch = Batch::new(self.next_batch, self.tail, seal, buf);
+        self.next_batch += 1;
+        self.index.segment(segment).settled_in = batch.number;
+        let place = batch.next();
+        self.open = Some(batch);
+        place
+    }
+
+    /// The open batch; [`State::make_room`] has just made sure of it.
+    pub(super) fn open_batch(&mut self) -> &mut Batch<F::Buf> {
+        self.open.as_mut().expect("room has been made")
+    }
+
+    /// Counts a record of `len` bytes of payload, and gives its commit.
+    pub(super) fn appended(&mut self, len: usize) -> Commit {
+        let bytes = aligned(RECORD_HEADER + len);
+        self.counters.appends += 1;
+        self.counters.bytes_appended += bytes as u64;
+        self.backlog += bytes;
+        let unheld = self.options.durability == Durability::Memory && self.backlog < BACKLOG_MAX;
+        match &self.open {
+            Some(open) if !unheld => Commit::of(&open.ticket),
+            _ => Commit::resolved(),
+        }
+    }
+
+    /// Number of the batch that takes records.
+    pub(super) fn batch_number(&self) -> u64 {
+        self.open.as_ref().map_or(self.next_batch, |open| open.number)
+    }
+
+    /// Hands the open batch to the committer.
+    pub(super) fn seal(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.tail = open.end();
+            self.sealed.push_back(open);
+        }
+    }
+
+    /// The batch that contains `place`, if it is not yet written.
+    pub(super) fn unwritten(&self, place: Place) -> Option<Commit> {
+        let waiting = self.sealed.iter().chain(&self.open);
+        let waiting = waiting.map(|batch| (batch.place, batch.end(), &batch.ticket));
+        let flying = self.in_flight.iter().map(|batch| (batch.start, batch.end, &batch.ticket));
+        flying
+            .chain(waiting)
+            .find(|(start, end, _)| (*start..*end).contains(&place))
+            .map(|(_, _, ticket)| Commit::of(ticket))
+    }
+
+    /// The batch that has waited longest.
+    pub(super) fn oldest(&self) -> Option<Commit> {
+        let flying = self.in_flight.first().map(|batch| &batch.ticket);
+        let ticket = flying.or_else(|| self.sealed.front().map(|batch| &batch.ticket))?;
+        Some(Commit::of(ticket))
+    }
+
+    /// Gives up: what waits fails, and nothing is written any more. Returns the
+    /// tickets, to be failed when the state is no longer borrowed.
+    pub(super) fn poison(&mut self, why: &Rc<str>) -> Vec<Rc<Ticket>> {
+        if self.poisoned.is_none() {
+            self.poisoned = Some(Rc::clone(why));
+            self.counters.failures += 1;
+        }
+        let waiting = self.sealed.drain(..).chain(self.open.take()).map(|batch| batch.ticket);
+        self.in_flight.drain(..).map(|batch| batch.ticket).chain(waiting).collect()
+    }
+
+    /// Figures about files.
+    pub(super) fn segment_stats(&self) -> SegmentStats {
+        let quarantined = self.index.segments.values().filter(|segment| segment.quarantined);
+        SegmentStats {
+            in_use: self.index.segments.len() as u64,
+            prepared: u64::from(self.prepared.saturating_sub(self.tail.segment)),
+            spare: self.spares.len() as u64,
+            quarantined: quarantined.count() as u64,
+            segment_size: u64::from(self.options.segment_size),
+        }
+    }
+}

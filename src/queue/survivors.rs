@@ -1,0 +1,171 @@
+//! Letting a segment go that holds nothing but word about older ones: what it
+//! says about their messages is said again, whole, at the end of the log. So a
+//! message that waits for days holds its own segment, and no chain of others.
+
+use std::collections::HashMap;
+
+use super::Queue;
+use super::error::QueueError;
+use super::format::Kind;
+use super::index::{Segment, Status};
+use super::record::{NOWHERE, Survivor, SurvivorRecipient, Survivors};
+use super::state::{Purpose, State};
+use crate::base::{Outcome, Place};
+use crate::io::store::{Store, StoreFile};
+
+/// Last outcomes by message offset, recipient and the record they came from.
+type Words = HashMap<(u32, u16, Place), Outcome>;
+
+impl<S: Store> Queue<S> {
+    /// Writes survivors for the segments that hold nothing but references.
+    pub(super) async fn write_survivors(&self) -> Result<(), QueueError> {
+        while let Some(holder) = releasable(&self.0.state.borrow()) {
+            let subjects: Vec<u32> = {
+                let mut state = self.0.state.borrow_mut();
+                let segment = state.index.segment(holder);
+                segment.releasing = true;
+                segment.refs.iter().copied().collect()
+            };
+            for subject in subjects {
+                let words = self.words_in(holder, subject).await;
+                match self.restate(holder, subject, words) {
+                    // The disk is full: the segment goes when there is room.
+                    Err(QueueError::Full { .. }) => {
+                        self.0.state.borrow_mut().index.segment(holder).releasing = false;
+                        return Ok(());
+                    }
+                    other => other?,
+                }
+            }
+            self.0.work.notify();
+        }
+        Ok(())
+    }
+
+    /// Outcomes in `holder` that are the last word about live recipients of
+    /// `subject`. What cannot be read is left out: the words are for people.
+    async fn words_in(&self, holder: u32, subject: u32) -> Words {
+        let wanted: Vec<(u32, u16, Place)> = {
+            let state = self.0.state.borrow();
+            let segment = state.index.segments.get(&subject);
+            let messages = segment.into_iter().flat_map(Segment::iter);
+            messages
+                .flat_map(|(offset, entry)| {
+                    let recipients = entry.recipients().iter().enumerate();
+                    recipients
+                        .filter(|(_, r)| r.last.segment == holder && r.status != Status::Done)
+                        .map(move |(index, r)| (offset, index as u16, r.last))
+                })
+                .collect()
+        };
+        let mut words = Words::new();
+        for key @ (offset, recipient, at) in wanted {
+            let message = Place { segment: subject, offset };
+            if let Ok(Some(outcome)) = self.0.reader.outcome(at, message, recipient).await {
+                words.insert(key, outcome);
+            }
+        }
+        words
+    }
+
+    /// Says again what is known about the messages of `subject`, in one call:
+    /// between its records nothing else is applied to the index.
+    fn restate(&self, holder: u32, subject: u32, mut words: Words) -> Result<(), QueueError> {
+        let mut state = self.0.state.borrow_mut();
+        let state = &mut *state;
+        state.writable()?;
+        let all = survivors_of(state, subject, &mut words);
+        let part_max = state.options.part_max();
+        let mut rest = all.into_iter().peekable();
+        let mut from = 0;
+        loop {
+            let mut part = Survivors { segment: subject, from, to: u32::MAX, messages: Vec::new() };
+            let mut payload = Vec::new();
+            while payload.len() < part_max
+                && let Some(message) = rest.next()
+            {
+                message.encode(&mut payload);
+                part.messages.push(message);
+            }
+            if let Some(next) = rest.peek() {
+                part.to = next.offset;
+            }
+            from = part.to;
+            self.put_survivors(state, holder, &part)?;
+            if rest.peek().is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn put_survivors(
+        &self,
+        state: &mut State<S::File>,
+        holder: u32,
+        part: &Survivors,
+    ) -> Result<(), QueueError> {
+        state.scratch.clear();
+        part.encode(&mut state.scratch);
+        let len = state.scratch.len();
+        let place = state.make_room(len, Purpose::Settling, || self.0.store.space())?;
+        let batch = state.open.as_mut().expect("room has been made");
+        batch.put(Kind::Survivors, 0, [&state.scratch[..]]);
+        let _ = state.appended(len);
+        let number = state.batch_number();
+        for message in &part.messages {
+            let of = Place { segment: part.segment, offset: message.offset };
+            for known in message.recipients.iter().filter(|known| known.last.is_some()) {
+                state.index.moved(of, known.recipient, holder, place);
+            }
+        }
+        state.index.segment(place.segment).refs.insert(part.segment);
+        let holder = state.index.segment(holder);
+        holder.settled_in = holder.settled_in.max(number);
+        Ok(())
+    }
+
+    /// Lets go of what has been said again durably.
+    pub(super) fn finish_release(&self) {
+        let mut state = self.0.state.borrow_mut();
+        let flushed = state.flushed;
+        for segment in state.index.segments.values_mut() {
+            if segment.releasing && segment.settled_in <= flushed {
+                segment.releasing = false;
+                segment.refs.clear();
+            }
+        }
+    }
+}
+
+/// A segment of which only references are left.
+fn releasable<F: StoreFile>(state: &State<F>) -> Option<u32> {
+    let sealed = state.index.segments.range(..state.tail.segment);
+    let mut dead = sealed.filter(|(_, segment)| {
+        segment.is_dead()
+            && !segment.refs.is_empty()
+            && !segment.releasing
+            && segment.settled_in <= state.flushed
+    });
+    dead.next().map(|(&number, _)| number)
+}
+
+fn survivors_of<F: StoreFile>(state: &State<F>, subject: u32, words: &mut Words) -> Vec<Survivor> {
+    let segment = state.index.segments.get(&subject);
+    let messages = segment.into_iter().flat_map(Segment::iter);
+    messages
+        .map(|(offset, entry)| {
+            let recipients = entry.recipients().iter().enumerate();
+            let recipients = recipients
+                .filter(|(_, r)| r.last != NOWHERE || r.status == Status::Done || r.attempts > 0)
+                .map(|(index, r)| SurvivorRecipient {
+                    recipient: index as u16,
+                    done: r.status == Status::Done,
+                    attempts: r.attempts,
+                    next_ms: r.next_ms,
+                    last: words.remove(&(offset, index as u16, r.last)),
+                })
+                .collect();
+            Survivor { offset, recipients }
+        })
+        .collect()
+}

@@ -1,0 +1,204 @@
+//! Questions about what is queued: for the relay (what is due, the bodies), for
+//! `ringpost queue` and for metrics.
+
+use smallvec::SmallVec;
+
+use super::Queue;
+use super::error::QueueError;
+use super::format::RECORD_HEADER;
+use super::index::Status;
+use super::reader::BodyReader;
+use super::record::NOWHERE;
+use super::state::{QueueCounters, SegmentStats, TYPICAL_RECORD};
+use crate::base::{Envelope, Mail, Outcome, Place, QueueId, ShardId, UnixMillis};
+use crate::io::store::Store;
+
+/// A queued message as the index knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageState {
+    /// Its id.
+    pub id: QueueId,
+    /// Bytes of its body as stored.
+    pub size: u64,
+    /// When it was accepted.
+    pub arrival: UnixMillis,
+    /// The commit record of a streamed message, which a [`Reader`](super::Reader)
+    /// needs.
+    pub commit: Option<Place>,
+    /// Recipients that it began with.
+    pub recipients_total: u16,
+    /// Those that have no final outcome.
+    pub recipients: Vec<PendingRecipient>,
+}
+
+/// A recipient without a final outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingRecipient {
+    /// Index into the envelope's recipients.
+    pub recipient: u16,
+    /// Attempts so far.
+    pub attempts: u16,
+    /// When it is due; meaningless while it is out.
+    pub next_attempt: UnixMillis,
+    /// Given to the relay, no outcome yet.
+    pub out: bool,
+}
+
+impl<S: Store> Queue<S> {
+    /// The log.
+    pub fn log(&self) -> ShardId {
+        self.0.options.log
+    }
+
+    /// Messages queued.
+    pub fn live(&self) -> usize {
+        self.0.state.borrow().index.live()
+    }
+
+    /// Bytes of their bodies.
+    pub fn bytes_live(&self) -> u64 {
+        self.0.state.borrow().index.bytes()
+    }
+
+    /// The files of the log.
+    pub fn segments(&self) -> SegmentStats {
+        self.0.state.borrow().segment_stats()
+    }
+
+    /// What has been done since the queue was opened.
+    pub fn counters(&self) -> QueueCounters {
+        self.0.state.borrow().counters
+    }
+
+    /// True while new mail is refused for want of room on the disk.
+    pub fn is_full(&self) -> bool {
+        let state = self.0.state.borrow();
+        matches!(
+            state.admits(TYPICAL_RECORD, || self.0.store.space()),
+            Err(QueueError::Full { .. })
+        )
+    }
+
+    /// A message; `None` if it is not queued here.
+    pub fn message(&self, id: QueueId) -> Option<MessageState> {
+        let state = self.0.state.borrow();
+        let entry = state.index.get(id.place).filter(|_| id.log == self.0.options.log)?;
+        let recipients = entry.recipients().iter().enumerate();
+        Some(MessageState {
+            id,
+            size: entry.size(),
+            arrival: UnixMillis(entry.arrival_ms),
+            commit: entry.streamed.as_ref().map(|streamed| streamed.commit),
+            recipients_total: entry.recipients().len() as u16,
+            recipients: recipients
+                .filter(|(_, recipient)| recipient.status != Status::Done)
+                .map(|(index, recipient)| PendingRecipient {
+                    recipient: index as u16,
+                    attempts: recipient.attempts,
+                    next_attempt: UnixMillis(recipient.next_ms),
+                    out: recipient.status == Status::Out,
+                })
+                .collect(),
+        })
+    }
+
+    /// Ids of queued messages in order, `limit` at most, those after `after`.
+    pub fn ids_after(&self, after: Option<QueueId>, limit: usize) -> Vec<QueueId> {
+        let log = self.0.options.log;
+        let after = match after {
+            Some(after) if after.log > log => return Vec::new(),
+            Some(after) if after.log == log => after.place,
+            _ => NOWHERE,
+        };
+        let state = self.0.state.borrow();
+        let places = state.index.places_after(after);
+        places.take(limit).map(|place| QueueId { log, place }).collect()
+    }
+
+    /// When [`Queue::take_due`] will next have something to give.
+    pub fn next_due(&self) -> Option<UnixMillis> {
+        self.0.state.borrow_mut().index.next_due()
+    }
+
+    /// Takes out the recipients that are due, of `limit` messages at most. They
+    /// are out until an outcome is recorded for them.
+    pub fn take_due(&self, now: UnixMillis, limit: usize) -> Vec<(QueueId, SmallVec<[u16; 1]>)> {
+        let log = self.0.options.log;
+        let taken = self.0.state.borrow_mut().index.take_due(now, limit);
+        taken.into_iter().map(|(place, recipients)| (QueueId { log, place }, recipients)).collect()
+    }
+
+    /// The envelope of a queued message.
+    ///
+    /// # Errors
+    /// `Unknown`, `Io` or `Damaged`.
+    pub async fn envelope(&self, id: QueueId) -> Result<Envelope, QueueError> {
+        self.written(id).await?;
+        self.0.reader.envelope(id).await
+    }
+
+    /// The last outcome of each pending recipient that has one. Words that can
+    /// no longer be read are left out.
+    ///
+    /// # Errors
+    /// `Unknown`, or `Poisoned` before they were written.
+    pub async fn last_outcomes(&self, id: QueueId) -> Result<Vec<Outcome>, QueueError> {
+        let known: Vec<(u16, Place)> = {
+            let state = self.0.state.borrow();
+            let entry = state.index.get(id.place).filter(|_| id.log == self.0.options.log);
+            let recipients = entry.ok_or(QueueError::Unknown(id))?.recipients().iter().enumerate();
+            recipients
+                .filter(|(_, r)| r.status != Status::Done && r.last != NOWHERE)
+                .map(|(index, recipient)| (index as u16, recipient.last))
+                .collect()
+        };
+        let mut outcomes = Vec::with_capacity(known.len());
+        for (recipient, at) in known {
+            self.wait_written(at).await?;
+            if let Ok(found) = self.0.reader.outcome(at, id.place, recipient).await {
+                outcomes.extend(found);
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// A small message whole (256 KiB at most).
+    ///
+    /// # Errors
+    /// `Unknown`, `TooLarge`, `Io` or `Damaged`.
+    pub async fn load(&self, id: QueueId) -> Result<Mail, QueueError> {
+        let (commit, hint) = self.written(id).await?;
+        self.0.reader.load_hinted(id.place, commit, hint).await
+    }
+
+    /// The body of a message in parts of bounded size.
+    ///
+    /// # Errors
+    /// `Unknown`, `Io` or `Damaged`.
+    pub async fn body(&self, id: QueueId) -> Result<BodyReader<S>, QueueError> {
+        let (commit, _) = self.written(id).await?;
+        self.0.reader.body(id, commit).await
+    }
+
+    /// Waits until a message can be read from its segments: where its commit
+    /// record is, if it has one, and the size of its first record.
+    async fn written(&self, id: QueueId) -> Result<(Option<Place>, usize), QueueError> {
+        let (commit, len) = {
+            let state = self.0.state.borrow();
+            let entry = state.index.get(id.place).filter(|_| id.log == self.0.options.log);
+            let entry = entry.ok_or(QueueError::Unknown(id))?;
+            let commit = entry.streamed.as_ref().map(|streamed| streamed.commit);
+            (commit, RECORD_HEADER + entry.meta as usize + entry.part as usize)
+        };
+        self.wait_written(commit.unwrap_or(id.place)).await?;
+        Ok((commit, len))
+    }
+
+    async fn wait_written(&self, place: Place) -> Result<(), QueueError> {
+        let unwritten = self.0.state.borrow().unwritten(place);
+        match unwritten {
+            Some(commit) => commit.await,
+            None => Ok(()),
+        }
+    }
+}

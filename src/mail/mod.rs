@@ -1,6 +1,7 @@
 //! Layer 1: the message as data.
 
 pub mod date;
+mod encoding;
 pub mod headers;
 pub mod report;
 pub mod stuffing;

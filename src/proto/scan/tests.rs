@@ -147,16 +147,19 @@ fn a_terminator_at_every_offset_of_several_blocks() {
 
 #[test]
 fn lines_are_measured_across_chunks() {
+    let fills: [&[u8]; 3] = [b"y", b"yyyyyyyyyyyyyyyyyyyyyyyyyyyyy\n", b"\r"];
     for len in [0, 62, 255, 509, 510, 511, 512, 767, 998, 5000] {
-        let mut data = b"Subject: x\r\n\r\n".to_vec();
-        data.resize(data.len() + len, b'y');
-        data.extend_from_slice(b"\r\nz\r\n.\r\n");
-        let expected = (len as u64 + 2).max(LINE_FLOOR);
-        for variant in available() {
-            for step in [1, 7, 63, 64, 65, 257, 300, 1000] {
-                let cuts: Vec<usize> = (step..data.len()).step_by(step).collect();
-                let found = scanned(variant, &data, &cuts);
-                assert_eq!(found.longest, expected, "{variant:?} {len} in {step}");
+        for fill in fills {
+            let mut data = b"Subject: x\r\n\r\n".to_vec();
+            data.extend(fill.iter().copied().cycle().take(len));
+            data.extend_from_slice(b"z\r\nz\r\n.\r\n");
+            let expected = (len as u64 + 3).max(LINE_FLOOR);
+            for variant in available() {
+                for step in [1, 7, 63, 64, 65, 257, 300, 1000, 10_000] {
+                    let cuts: Vec<usize> = (step..data.len()).step_by(step).collect();
+                    let found = scanned(variant, &data, &cuts);
+                    assert_eq!(found.longest, expected, "{variant:?} {len} in {step} of {fill:?}");
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use super::failure::Failure;
-use crate::io::net::listen;
+use crate::io::net::{listen, probe};
 
 /// The sockets of all shards.
 pub struct Bound {
@@ -22,9 +22,12 @@ pub struct Bound {
 pub fn bind(addresses: &[SocketAddr], shards: usize) -> Result<Bound, Failure> {
     let mut bound = Bound { per_shard: Vec::new(), addresses: Vec::new() };
     bound.per_shard.resize_with(shards, Vec::new);
+    // All of them before the first is bound: ours may overlap.
+    for &address in addresses {
+        probe(address).map_err(|error| explain(address, &error))?;
+    }
     for &wanted in addresses {
         let mut address = wanted;
-        probe(wanted).map_err(|error| explain(wanted, &error))?;
         for sockets in &mut bound.per_shard {
             let socket = listen(address).map_err(|error| explain(address, &error))?;
             address = socket.local_addr().map_err(|error| explain(address, &error))?;
@@ -33,13 +36,6 @@ pub fn bind(addresses: &[SocketAddr], shards: usize) -> Result<Bound, Failure> {
         bound.addresses.push(address);
     }
     Ok(bound)
-}
-
-/// Our sockets share their port with any other of the same user, so a second
-/// server on the port would silently get a part of the connections. A socket
-/// that shares nothing shows whether anybody is there.
-fn probe(address: SocketAddr) -> io::Result<()> {
-    if address.port() == 0 { Ok(()) } else { TcpListener::bind(address).map(drop) }
 }
 
 /// What went wrong with an address, and what to do.
@@ -85,6 +81,17 @@ mod tests {
         assert!(error.message.contains("ss -ltnp"), "{error}");
         drop(first);
         assert_eq!(bind(&[address], 2).expect("free again").addresses, [address]);
+    }
+
+    #[test]
+    fn our_own_addresses_may_overlap() {
+        let free = bind(&["0.0.0.0:0".parse().unwrap()], 1).unwrap().addresses[0].port();
+        let mut addresses: Vec<SocketAddr> =
+            vec![([0, 0, 0, 0], free).into(), ([127, 0, 0, 1], free).into()];
+        if std::path::Path::new("/proc/net/if_inet6").exists() {
+            addresses.push(([0u16; 8], free).into());
+        }
+        assert_eq!(bind(&addresses, 2).map(|b| b.addresses).map_err(|e| e.message), Ok(addresses));
     }
 
     #[test]

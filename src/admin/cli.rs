@@ -31,8 +31,8 @@ struct Cli {
 enum Command {
     /// Run the server
     #[command(after_help = "Signals: SIGTERM and SIGINT finish what is in flight within \
-                            shutdown_grace and end (a second one ends at once; nothing accepted \
-                            is lost); SIGHUP reads the configuration again. RINGPOST_LOG says \
+                            shutdown_grace and end (a second one ends at once; what was \
+                            answered 250 stays queued); SIGHUP reads the configuration again. RINGPOST_LOG says \
                             what is logged, for example RINGPOST_LOG=info,mail=off.")]
     Serve(ServeArgs),
     /// Check the configuration and print what is in effect

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use super::bind;
+use super::bounded::Bounded;
 use super::control::Control;
 use super::failure::Failure;
 use super::health::Health;
@@ -37,7 +38,12 @@ pub fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure>
         let bound = listener.local_addr()?;
         Ok((TcpListener::from_std(listener)?, bound))
     });
-    made.map_err(|error| bind::explain(address, &error))
+    made.map_err(|error| {
+        let explained = bind::explain(address, &error);
+        Failure::runtime(format!(
+            "admin HTTP: {explained}; or set [admin] http elsewhere, or \"off\""
+        ))
+    })
 }
 
 /// Answers for ever.
@@ -48,7 +54,7 @@ pub async fn serve(listener: TcpListener, control: Arc<Control>) -> io::Result<(
         .route("/healthz", get(healthz))
         .route("/metrics", get(show_metrics))
         .with_state(state);
-    axum::serve(listener, router).await
+    axum::serve(Bounded::new(listener), router).await
 }
 
 async fn index() -> &'static str {
@@ -152,5 +158,16 @@ mod tests {
         let (_listener, address) = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let error = listen(address).unwrap_err();
         assert!(error.message.contains("another process listens there"), "{error}");
+        assert!(error.message.contains("[admin] http"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_is_let_go() {
+        let (listener, address) = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let task = tokio::spawn(serve(listener, fake::control(&[Manner::Well])));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: ").await.unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap_or(0), 0);
+        task.abort();
     }
 }

@@ -10,8 +10,10 @@
 //! | `control` | what the control thread knows: phase, configuration, shards |
 //! | `fleet` | asks shards and waits for answers, never for ever |
 //! | `logging` | the thread that owns standard error, `tracing` on top of it |
-//! | `health`, `metrics`, `http` | `/healthz`, `/metrics` |
-//! | `wire`, `socket`, `queue` | the admin socket: its words, its server, `ringpost queue` |
+//! | `signals`, `reload` | what ends or changes a running server |
+//! | `health`, `metrics`, `http`, `bounded` | `/healthz`, `/metrics` |
+//! | `wire`, `socket` | the admin socket: its words, its server |
+//! | `queue`, `client`, `print` | `ringpost queue`: asks there, prints for people |
 //! | `notify` | the service manager's readiness protocol |
 //! | `hint` | the first message, for who runs ringpost without a configuration |
 
@@ -19,6 +21,8 @@ pub mod check;
 pub mod cli;
 
 mod bind;
+mod bounded;
+mod client;
 mod control;
 mod datadir;
 mod failure;
@@ -29,8 +33,11 @@ mod http;
 mod logging;
 mod metrics;
 mod notify;
+mod print;
 mod queue;
+mod reload;
 mod serve;
+mod signals;
 mod socket;
 mod wire;
 

@@ -1,26 +1,19 @@
 //! `ringpost queue`: asks the running server through its admin socket and
 //! prints for people, or with `--json` for programs (one object a line).
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::cli::ConfigArgs;
+use super::client::{Server, Trouble};
 use super::failure::Failure;
-use super::wire::{Answer, Ask, MessageView, ShownView, SiteView, Summary};
-use crate::base::UnixMillis;
+use super::print;
+use super::wire::{Answer, Ask, MessageView};
 
 /// Messages asked for at a time.
 const PAGE: usize = 500;
-/// How long the server may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Longest line of an answer, in bytes: a page of messages with thousands of
-/// recipients each.
-const ANSWER_MAX: u64 = 1 << 30;
-
 /// Options of `ringpost queue`.
 #[derive(Debug, Args)]
 pub struct QueueArgs {
@@ -99,86 +92,6 @@ pub fn run(args: &QueueArgs, out: &mut impl Write) -> Result<(), Failure> {
     }
 }
 
-/// What can go wrong between a question and its print.
-enum Trouble {
-    Printing(io::Error),
-    Server(Failure),
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        Trouble::Printing(error)
-    }
-}
-
-/// A connection to the admin socket.
-struct Server {
-    stream: BufReader<UnixStream>,
-    path: PathBuf,
-}
-
-impl Server {
-    fn connect(path: &Path) -> Result<Server, Failure> {
-        let connected = UnixStream::connect(path).and_then(|stream| {
-            stream.set_read_timeout(Some(PATIENCE))?;
-            Ok(stream)
-        });
-        let stream = connected.map_err(|error| {
-            let remedy = match error.kind() {
-                io::ErrorKind::PermissionDenied => "run this as the user that runs ringpost",
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    "ringpost does not run with this configuration; start it, or name its \
-                     configuration with -c or its socket with --socket"
-                }
-                _ => "see [admin] socket in the configuration",
-            };
-            let path = path.display();
-            Failure::runtime(format!("cannot reach the server at {path}: {error}; {remedy}"))
-        })?;
-        Ok(Server { stream: BufReader::new(stream), path: path.to_owned() })
-    }
-
-    /// Puts a question; an answer that says what is wrong is an error.
-    fn ask(&mut self, ask: &Ask) -> Result<Answer, Trouble> {
-        let exchanged = self.exchange(ask);
-        let line = exchanged.map_err(|error| self.broken(&error))?;
-        match serde_json::from_slice(&line) {
-            Ok(Answer::Error(wrong)) => Err(Trouble::Server(Failure::runtime(wrong))),
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(self.broken(&error.into())),
-        }
-    }
-
-    fn exchange(&mut self, ask: &Ask) -> io::Result<Vec<u8>> {
-        let mut request = serde_json::to_vec(ask)?;
-        request.push(b'\n');
-        self.stream.get_mut().write_all(&request)?;
-        let mut line = Vec::new();
-        (&mut self.stream).take(ANSWER_MAX).read_until(b'\n', &mut line)?;
-        if line.last() != Some(&b'\n') {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(line)
-    }
-
-    fn broken(&self, error: &io::Error) -> Trouble {
-        let what = match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "did not answer in time",
-            io::ErrorKind::UnexpectedEof => "hung up: it is stopping, or of another version",
-            _ => "gave no answer that this version understands",
-        };
-        Trouble::Server(Failure::runtime(format!(
-            "the server at {} {what} ({error}); its log says more",
-            self.path.display()
-        )))
-    }
-
-    /// An answer of the wrong kind.
-    fn unexpected(&self) -> Trouble {
-        self.broken(&io::ErrorKind::InvalidData.into())
-    }
-}
-
 /// Which messages to list.
 struct Wanted<'a> {
     sender: Option<&'a str>,
@@ -222,12 +135,9 @@ fn list(
                 write_json(out, message)?;
             } else {
                 if count == 0 {
-                    writeln!(
-                        out,
-                        "-Queue ID-------- --Size-- -Arrival (UTC)------ -Sender/Recipient-"
-                    )?;
+                    print::list_head(out)?;
                 }
-                print_message(out, message)?;
+                print::message(out, message)?;
             }
             count += 1;
             bytes += message.message_size;
@@ -260,7 +170,7 @@ fn show(
     };
     if message {
         let length = shown.message_length.unwrap_or(0) as u64;
-        let copied = io::copy(&mut (&mut server.stream).take(length), out)?;
+        let copied = io::copy(&mut server.stream().take(length), out)?;
         if copied < length {
             return Err(server.broken(&io::ErrorKind::UnexpectedEof.into()));
         }
@@ -268,7 +178,7 @@ fn show(
     } else if json {
         write_json(out, &shown)
     } else {
-        print_shown(out, &shown).map_err(Trouble::Printing)
+        print::shown(out, &shown).map_err(Trouble::Printing)
     }
 }
 
@@ -279,130 +189,13 @@ fn summarise(server: &mut Server, json: bool, out: &mut impl Write) -> Result<()
     if json {
         write_json(out, &summary)
     } else {
-        print_summary(out, &summary).map_err(Trouble::Printing)
+        print::summary(out, &summary).map_err(Trouble::Printing)
     }
 }
 
 fn write_json(out: &mut impl Write, value: &impl serde::Serialize) -> Result<(), Trouble> {
     serde_json::to_writer(&mut *out, value).map_err(io::Error::from)?;
     Ok(writeln!(out)?)
-}
-
-/// An entry of the list: a line, then for each recipient the reason why it
-/// waits and its address.
-fn print_message(out: &mut impl Write, message: &MessageView) -> io::Result<()> {
-    let mark = if message.queue_name == "active" { '*' } else { ' ' };
-    let (id, size) = (&message.queue_id, message.message_size);
-    let (time, sender) = (utc(message.arrival_time), tame(&message.sender));
-    writeln!(out, "{id}{mark} {size:>8} {time} {sender}")?;
-    if let Some(damage) = &message.damaged {
-        writeln!(out, "      (damaged: {})", tame(damage))?;
-    }
-    for recipient in &message.recipients {
-        if let Some(reason) = &recipient.delay_reason {
-            write!(out, "      ({}; attempts {}", tame(reason), recipient.attempts)?;
-            match recipient.next_attempt {
-                Some(next) => writeln!(out, ", next {})", utc(next))?,
-                None => writeln!(out, ", under way)")?,
-            }
-        }
-        writeln!(out, "{:48}{}", "", tame(&recipient.address))?;
-    }
-    writeln!(out)
-}
-
-fn print_shown(out: &mut impl Write, shown: &ShownView) -> io::Result<()> {
-    let message = &shown.listed;
-    let client = match shown.client.as_str() {
-        "" => "made here",
-        client => client,
-    };
-    writeln!(out, "id         {}", message.queue_id)?;
-    writeln!(out, "queue      {}", message.queue_name)?;
-    writeln!(out, "arrival    {}", utc(message.arrival_time))?;
-    writeln!(out, "size       {}", message.message_size)?;
-    writeln!(out, "sender     {}", tame(&message.sender))?;
-    writeln!(out, "client     {}", tame(client))?;
-    writeln!(out, "helo       {}", tame(&shown.helo))?;
-    if let Some(damage) = &message.damaged {
-        writeln!(out, "damaged    {}", tame(damage))?;
-    }
-    for recipient in &message.recipients {
-        writeln!(out, "recipient  {}", tame(&recipient.address))?;
-        writeln!(out, "  attempts {}", recipient.attempts)?;
-        let next = recipient.next_attempt.map_or("under way".to_owned(), utc);
-        writeln!(out, "  next     {next}")?;
-        if let Some(reason) = &recipient.delay_reason {
-            writeln!(out, "  last     {}", tame(reason))?;
-        }
-    }
-    Ok(())
-}
-
-fn print_summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
-    let Summary { version, hostname, status, durability, started, .. } = summary;
-    let count = |name: &str| summary.counters.get(name).copied().unwrap_or(0);
-    writeln!(
-        out,
-        "ringpost {version} on {}: {status}, durability {durability}, up since {}",
-        tame(hostname),
-        utc(*started)
-    )?;
-    for reason in &summary.reasons {
-        writeln!(out, "  ! {}", tame(reason))?;
-    }
-    writeln!(
-        out,
-        "accepted {}, delivered {}, deferred {} times, failed {}, expired {}\n",
-        count("messages_accepted"),
-        count("recipients_delivered"),
-        count("recipients_deferred"),
-        count("recipients_failed"),
-        count("recipients_expired")
-    )?;
-    writeln!(out, "Shard   CPU  Sessions    Queued      Kbytes  Segments")?;
-    for shard in &summary.shards {
-        writeln!(
-            out,
-            "{:>5} {:>5} {:>9} {:>9} {:>11} {:>9}",
-            shard.shard,
-            shard.cpu.map_or("-".to_owned(), |cpu| cpu.to_string()),
-            shard.sessions,
-            shard.queued_messages,
-            shard.queued_bytes.div_ceil(1024),
-            shard.segments
-        )?;
-    }
-    if !summary.sites.is_empty() {
-        writeln!(out, "\nWaiting  Connections  Destination")?;
-    }
-    for site in &summary.sites {
-        print_site(out, site)?;
-    }
-    Ok(())
-}
-
-fn print_site(out: &mut impl Write, site: &SiteView) -> io::Result<()> {
-    writeln!(out, "{:>7} {:>12}  {}", site.queued, site.connections, tame(&site.site))?;
-    match (&site.last_failure, site.back_off_until) {
-        (Some(failure), Some(until)) => {
-            writeln!(out, "{:22}left alone until {}: {}", "", utc(until), tame(failure))
-        }
-        (Some(failure), None) => writeln!(out, "{:22}last failure: {}", "", tame(failure)),
-        (None, Some(until)) => writeln!(out, "{:22}left alone until {}", "", utc(until)),
-        (None, None) => Ok(()),
-    }
-}
-
-/// RFC 3339 to the second.
-fn utc(seconds: u64) -> String {
-    let text = UnixMillis(seconds.saturating_mul(1000)).to_string();
-    text.replace(".000Z", "Z")
-}
-
-/// What a peer said or called itself, fit for a terminal.
-fn tame(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -412,6 +205,7 @@ mod tests {
     use super::*;
     use crate::admin::fake::{self, Manner};
     use crate::admin::socket::AdminSocket;
+    use crate::admin::wire::{ShownView, Summary};
     use crate::base::ShardId;
 
     #[derive(Parser)]
@@ -568,10 +362,5 @@ mod tests {
         runtime.spawn(async move { socket.serve(fake::control(TWO)).await });
         let line = ["queue", "--socket", path.to_str().unwrap(), "list"];
         run(&Line::parse_from(line).queue, &mut Closed).unwrap();
-    }
-
-    #[test]
-    fn terminals_are_not_at_the_mercy_of_peers() {
-        assert_eq!(tame("a\u{1b}[2J\r\nb\u{9b}ü"), "a?[2J??b?ü");
     }
 }

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::cli::{ServeArgs, available_cpus};
 use super::control::{Control, Phase};
 use super::datadir::DataDir;
 use super::failure::Failure;
 use super::fleet::{Fleet, Member};
+use super::reload::keep_fixed;
+use super::signals::{Event, Signals};
 use super::socket::AdminSocket;
 use super::{bind, check, hint, http, logging, notify};
 use crate::base::{Durability, ShardId, UnixMillis};
@@ -71,20 +72,6 @@ struct Server<'a> {
     config: Arc<Config>,
     log: LogSink,
     started: UnixMillis,
-}
-
-/// The signals that mean something here.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-/// Why the wait for a signal is over.
-enum Event {
-    Stop,
-    Reload,
-    Ended(ShardId),
 }
 
 impl Server<'_> {
@@ -324,36 +311,6 @@ impl Server<'_> {
     }
 }
 
-impl Signals {
-    fn new() -> Result<Signals, Failure> {
-        let make =
-            |kind| signal(kind).map_err(|e| Failure::runtime(format!("cannot take signals: {e}")));
-        Ok(Signals {
-            terminate: make(SignalKind::terminate())?,
-            interrupt: make(SignalKind::interrupt())?,
-            hangup: make(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for SIGTERM or SIGINT.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    /// Waits for a signal, or for a shard to end by itself.
-    async fn next(&mut self, fleet: &Fleet) -> Event {
-        tokio::select! {
-            _ = self.terminate.recv() => Event::Stop,
-            _ = self.interrupt.recv() => Event::Stop,
-            _ = self.hangup.recv() => Event::Reload,
-            shard = fleet.any_ended() => Event::Ended(shard),
-        }
-    }
-}
-
 /// Waits until every shard has read its logs and listens.
 async fn recovered(handles: &[ShardHandle]) -> Result<Recovered, Failure> {
     let mut all = Recovered::default();
@@ -401,38 +358,10 @@ fn join(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// `fresh` with those keys of `old` that only a restart can change, and the
-/// names of those that differed.
-fn keep_fixed(old: &Config, fresh: Config) -> (Config, Vec<&'static str>) {
-    let mut changed = Vec::new();
-    let mut note = |differs: bool, key| {
-        if differs {
-            changed.push(key);
-        }
-    };
-    note(old.hostname != fresh.hostname, "hostname");
-    note(old.data_dir != fresh.data_dir, "data_dir");
-    note(old.cores != fresh.cores, "cores");
-    note(old.durability != fresh.durability, "durability");
-    note(old.listeners != fresh.listeners, "[[listener]]");
-    note(old.queue.segment_size != fresh.queue.segment_size, "queue.segment_size");
-    note(old.admin != fresh.admin, "[admin]");
-    let mut config = fresh;
-    config.hostname.clone_from(&old.hostname);
-    config.data_dir.clone_from(&old.data_dir);
-    config.cores = old.cores.clone();
-    config.durability = old.durability;
-    config.listeners.clone_from(&old.listeners);
-    config.queue.segment_size = old.queue.segment_size;
-    config.admin = old.admin.clone();
-    (config, changed)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixStream;
-    use std::path::Path;
     use std::process::Command;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -458,8 +387,7 @@ mod tests {
         /// caught.
         fn start() -> Rig {
             let data = tempfile::tempdir().unwrap();
-            let mut config = Config::default();
-            config.data_dir = data.path().join("data");
+            let mut config = Config { data_dir: data.path().join("data"), ..Config::default() };
             config.listeners[0].addresses = vec!["127.0.0.1:0".parse().unwrap()];
             config.admin.http = Some("127.0.0.1:0".parse().unwrap());
             config.cores = "1".parse().unwrap();
@@ -582,25 +510,9 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_need_a_restart_keep_their_value() {
-        let old = Config::default();
-        let mut fresh = old.clone();
-        fresh.data_dir = Path::new("/elsewhere").to_owned();
-        fresh.limits.recipients = 7;
-        fresh.admin.http = None;
-        let (config, changed) = keep_fixed(&old, fresh);
-        assert_eq!(changed, ["data_dir", "[admin]"]);
-        assert_eq!(config.limits.recipients, 7);
-        assert_eq!((config.data_dir, config.admin), (old.data_dir, old.admin));
-        let (same, changed) = keep_fixed(&Config::default(), Config::default());
-        assert_eq!((same, changed), (Config::default(), vec![]));
-    }
-
-    #[test]
     fn cores_that_are_not_there_are_a_configuration_error() {
         let args = ServeArgs { source: ConfigArgs::default(), log_format: Format::Text };
-        let mut config = Config::default();
-        config.cores = "4000-4001".parse().unwrap();
+        let config = Config { cores: "4000-4001".parse().unwrap(), ..Config::default() };
         let (log, _writer) = logging::start(LogFormat::Text, io::sink()).unwrap();
         let server = Server { args: &args, config: Arc::new(config), log, started: clock::wall() };
         let failure = server.cpus().unwrap_err();

@@ -30,6 +30,22 @@ pub fn listen(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
+/// Whether nobody listens on `address`, not even with SO_REUSEPORT: a second
+/// server on the same port would silently take a part of the connections.
+///
+/// # Errors
+/// `AddrInUse`, or any other reason why it could not be bound.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Old connections of an earlier process are no listeners.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
+
 /// A listening socket on the executor of the calling thread.
 pub struct Listener {
     inner: glommio::net::TcpListener,

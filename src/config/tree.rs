@@ -166,7 +166,8 @@ impl Tree {
 
 /// Line and column of a byte offset, both from 1.
 pub(super) fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text[..text.floor_char_boundary(offset)];
+    let whole = |at: &usize| text.is_char_boundary(*at);
+    let before = &text[..(0..=offset).rev().find(whole).unwrap_or(0)];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
@@ -286,6 +287,7 @@ mod tests {
 
     #[test]
     fn columns_count_characters() {
+        assert_eq!(position("aé", 2), (1, 2), "within a character");
         assert_eq!(position("é = 1\nüü x", "é = 1\nüü ".len()), (2, 4));
         assert_eq!(position("", 0), (1, 1));
         assert_eq!(position("a\n", 2), (2, 1));

@@ -23,7 +23,7 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
 
 /// Prints a size with the largest unit that leaves a whole number.
 pub(super) fn print_size(bytes: u64) -> String {
-    let fits = |&&(_, factor): &&(&str, u64)| bytes % factor == 0 && bytes >= factor;
+    let fits = |&&(_, factor): &&(&str, u64)| bytes >= factor && bytes.is_multiple_of(factor);
     let (unit, factor) = SIZE_UNITS.iter().find(fits).unwrap_or(&SIZE_UNITS[3]);
     format!("{}{unit}", bytes / factor)
 }

@@ -122,7 +122,7 @@ pub(super) fn size(node: &Node, kind: &Kind) -> Checked<u64> {
     if !(min..=max).contains(&bytes) {
         return fault(node, too(print_size(bytes), bytes < min));
     }
-    if bytes % step != 0 {
+    if !bytes.is_multiple_of(step) {
         return fault(node, format!("{} is not a multiple of {}", written, print_size(step)));
     }
     Ok(bytes)

@@ -68,6 +68,7 @@ fn a_wrong_configuration_is_code_2_for_every_command() {
         &["serve", "-c", file],
         &["check", "-c", file],
         &["queue", "-c", file, "list"],
+        &["queue", "list", "-c", file],
     ] {
         let complaint = usage_error(words);
         assert!(complaint.contains(&format!("{file}:4:1: limits.recipient")), "{complaint}");

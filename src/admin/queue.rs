@@ -17,8 +17,12 @@ const PAGE: usize = 500;
 /// Options of `ringpost queue`.
 #[derive(Debug, Args)]
 pub struct QueueArgs {
-    #[command(flatten)]
-    source: ConfigArgs,
+    /// The configuration of the server; without it the embedded default
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Override a key of it; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
     /// The admin socket, instead of the one that the configuration names
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
@@ -67,7 +71,10 @@ enum QueueCommand {
 pub fn run(args: &QueueArgs, out: &mut impl Write) -> Result<(), Failure> {
     let path = match &args.socket {
         Some(path) => path.clone(),
-        None => args.source.load()?.admin_socket(),
+        None => {
+            let source = ConfigArgs { config: args.config.clone(), set: args.set.clone() };
+            source.load()?.admin_socket()
+        }
     };
     let mut server = Server::connect(&path)?;
     let mut out = io::BufWriter::new(out);

@@ -27,6 +27,10 @@ use crate::shard::control::ShardSnapshot;
 
 /// Connections served at a time; others wait.
 const CONNECTIONS_MAX: usize = 32;
+/// Messages asked of a shard at a time, so that neither holds many envelopes.
+const STRIDE: usize = 50;
+/// Recipients after which a page is full.
+const PAGE_RECIPIENTS: usize = 10_000;
 /// How long a connection may be silent, or not take its answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -176,27 +180,30 @@ async fn answer(control: &Control, ask: Ask) -> (Answer, Option<Vec<u8>>) {
     }
 }
 
-/// Up to `limit` messages. The cursor is `SHARD` or `SHARD:ID`: pages go
-/// through one shard after the other, so that each asks one shard only.
+/// Up to `limit` messages, fewer when they have very many recipients. The
+/// cursor is `SHARD` or `SHARD:ID`: pages go through one shard after the other,
+/// a stride at a time.
 async fn page(control: &Control, cursor: Option<&str>, limit: usize) -> Result<PageView, String> {
     let (mut index, mut after) = match cursor {
         None => (0, None),
         Some(text) => read_cursor(text).ok_or_else(|| format!("no cursor: {text:?}"))?,
     };
     let mut view = PageView::default();
-    while let Some(page) = control.fleet.page(index, after, limit - view.messages.len()).await {
-        let page = page.map_err(|silence| silence.to_string())?;
-        view.messages.extend(page.messages.into_iter().map(Into::into));
-        match page.next {
-            Some(id) => after = Some(id),
-            None => (index, after) = (index + 1, None),
-        }
-        if view.messages.len() >= limit {
-            if index < control.fleet.len() {
-                view.next = Some(after.map_or(index.to_string(), |id| format!("{index}:{id}")));
-            }
+    let mut recipients = 0;
+    while index < control.fleet.len() {
+        if view.messages.len() >= limit || recipients >= PAGE_RECIPIENTS {
+            view.next = Some(after.map_or(index.to_string(), |id| format!("{index}:{id}")));
             break;
         }
+        let stride = STRIDE.min(limit - view.messages.len());
+        let Some(page) = control.fleet.page(index, after, stride).await else { break };
+        let page = page.map_err(|silence| silence.to_string())?;
+        recipients += page.messages.iter().map(|m| m.recipients.len()).sum::<usize>();
+        view.messages.extend(page.messages.into_iter().map(Into::into));
+        (index, after) = match page.next {
+            Some(id) => (index, Some(id)),
+            None => (index + 1, None),
+        };
     }
     Ok(view)
 }
@@ -323,6 +330,19 @@ mod tests {
             assert!(ids.is_sorted());
             ids.dedup();
             assert_eq!(ids.len(), 2 * fake::QUEUED as usize, "limit {limit}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_is_too_strange_to_be_refused(line: Vec<u8>, text: String) {
+            if let Err(wrong) = parse(&line) {
+                proptest::prop_assert!(!wrong.is_empty());
+            }
+            if let Some((index, after)) = read_cursor(&text) {
+                let again = after.map_or(index.to_string(), |id| format!("{index}:{id}"));
+                proptest::prop_assert_eq!(read_cursor(&again), Some((index, after)));
+            }
         }
     }
 

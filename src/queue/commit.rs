@@ -74,6 +74,9 @@ impl<S: Store> Queue<S> {
                 }
                 state.seal();
                 if !state.sealed.is_empty() {
+                    if state.prepared <= state.tail.segment {
+                        self.0.upkeep.notify();
+                    }
                     return Some(take_writes(&mut state));
                 }
                 if state.closing && state.upkeep_done {

@@ -238,7 +238,7 @@ impl Index {
     }
 
     /// Forgets a message, as `batch` will say.
-    fn remove(&mut self, place: Place, batch: u64) {
+    pub(super) fn remove(&mut self, place: Place, batch: u64) {
         let segment = self.segment(place.segment);
         let Some(entry) = segment.take(place.offset) else { return };
         segment.settled_in = segment.settled_in.max(batch);

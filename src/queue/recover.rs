@@ -331,6 +331,9 @@ struct Replay {
     now: UnixMillis,
     index: Index,
     heads: HashMap<Place, Head>,
+    /// Streamed messages of which parts are missing: the head, the commit
+    /// record and its length.
+    partial: Vec<(Place, Place, u32)>,
     report: RecoveryReport,
     /// Where the last sound record ended.
     end: Place,
@@ -346,6 +349,7 @@ impl Replay {
             now,
             index: Index::default(),
             heads: HashMap::new(),
+            partial: Vec::new(),
             report,
             end: NOWHERE,
             durable: NOWHERE,
@@ -436,16 +440,17 @@ impl Replay {
         let Some(head) = self.heads.remove(&commit.head) else { return };
         let whole =
             commit.extents.iter().all(|extent| head.chunks.get(&extent.place) == Some(&extent.len));
-        let size = commit.extents.iter().map(|extent| u64::from(extent.len)).sum::<u64>();
-        if !whole || size + u64::from(head.part) != commit.size {
-            let what = "a streamed message of which parts are missing";
-            self.damage(place.segment, place.offset, header.extent() as u32, what);
-            return;
+        let listed = commit.extents.iter().map(|extent| u64::from(extent.len)).sum::<u64>();
+        if !whole || listed + u64::from(head.part) != commit.size {
+            // Most likely it was settled and the segments of its parts freed:
+            // then an outcome that follows says so.
+            self.partial.push((commit.head, place, header.extent() as u32));
         }
         let mut pins: Vec<u32> = commit.extents.iter().map(|e| e.place.segment).collect();
         pins.extend([commit.head.segment, place.segment]);
         pins.sort_unstable();
         pins.dedup();
+        pins.retain(|segment| self.index.segments.contains_key(segment));
         for &segment in &pins {
             self.index.segment(segment).pins += 1;
         }
@@ -456,6 +461,13 @@ impl Replay {
 
     fn finish(mut self, expected_end: Place) -> (Index, RecoveryReport) {
         self.expect_end(expected_end, "no sound record before the end of the log");
+        for (message, at, len) in std::mem::take(&mut self.partial) {
+            if self.index.get(message).is_some() {
+                let what = "a streamed message of which parts are missing";
+                self.damage(at.segment, at.offset, len, what);
+                self.index.remove(message, 0);
+            }
+        }
         self.report.unfinished = self.heads.len() as u64;
         self.report.messages = self.index.live() as u64;
         self.report.bytes = self.index.bytes();

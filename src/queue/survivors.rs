@@ -19,7 +19,8 @@ type Words = HashMap<(u32, u16, Place), Outcome>;
 impl<S: Store> Queue<S> {
     /// Writes survivors for the segments that hold nothing but references.
     pub(super) async fn write_survivors(&self) -> Result<(), QueueError> {
-        while let Some(holder) = releasable(&self.0.state.borrow()) {
+        loop {
+            let Some(holder) = releasable(&self.0.state.borrow()) else { return Ok(()) };
             let subjects: Vec<u32> = {
                 let mut state = self.0.state.borrow_mut();
                 let segment = state.index.segment(holder);
@@ -39,7 +40,6 @@ impl<S: Store> Queue<S> {
             }
             self.0.work.notify();
         }
-        Ok(())
     }
 
     /// Outcomes in `holder` that are the last word about live recipients of

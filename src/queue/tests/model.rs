@@ -1,0 +1,244 @@
+//! What a queue was told, kept beside it, and what may be found after a crash:
+//! no acknowledged message lost, none altered, none that was never accepted,
+//! and each recipient in a state that it was in, no older than the last one
+//! acknowledged.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::io::memory::CrashPolicy;
+use crate::queue::{Commit, QueueError, StreamedAppend};
+
+/// One thing that a test does with a queue.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Append a message.
+    Append { recipients: usize, size: usize },
+    /// Stream a message in parts, letting the committer run between them.
+    Stream { size: usize, part: usize },
+    /// Begin a streamed message and abandon it.
+    Abandon { size: usize },
+    /// Record an outcome for a recipient of one of the live messages.
+    Record { message: usize, recipient: usize, last: bool },
+    /// Let the committer run.
+    Turn { rounds: usize },
+}
+
+struct Sent {
+    envelope: Envelope,
+    body: Vec<u8>,
+    acknowledged: bool,
+    /// Outcomes of each recipient, in order, and how many were acknowledged.
+    histories: Vec<(Vec<Outcome>, usize)>,
+}
+
+impl Sent {
+    fn settled(&self) -> bool {
+        self.histories.iter().all(|(history, _)| is_done(history.last()))
+    }
+}
+
+fn is_done(last: Option<&Outcome>) -> bool {
+    last.is_some_and(|outcome| outcome.disposition.is_final())
+}
+
+enum Waiting {
+    Message(QueueId),
+    Outcome(QueueId, usize),
+}
+
+/// A queue with its model.
+pub(super) struct Driven {
+    pub(super) bench: Bench,
+    pub(super) queue: Queue<MemoryStore>,
+    sent: BTreeMap<QueueId, Sent>,
+    waiting: Vec<(Waiting, Pin<Box<Commit>>)>,
+    count: usize,
+}
+
+impl Driven {
+    pub(super) fn new(queue: Queue<MemoryStore>) -> Self {
+        let bench = Bench::new();
+        bench.spawn(queue.clone().run_commits());
+        Driven { bench, queue, sent: BTreeMap::new(), waiting: Vec::new(), count: 0 }
+    }
+
+    /// Does the steps until one fails; true if none did.
+    pub(super) fn run(&mut self, steps: &[Step]) -> bool {
+        steps.iter().all(|step| self.step(step).is_ok())
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), QueueError> {
+        match *step {
+            Step::Append { recipients, size } => self.append(recipients, size),
+            Step::Stream { size, part } => self.stream(size, part),
+            Step::Abandon { size } => self.abandon(size),
+            Step::Record { message, recipient, last } => self.record(message, recipient, last),
+            Step::Turn { rounds } => {
+                self.turn(rounds);
+                Ok(())
+            }
+        }
+    }
+
+    fn turn(&mut self, rounds: usize) {
+        self.bench.turn(rounds);
+        let mut cx = Context::from_waker(Waker::noop());
+        let sent = &mut self.sent;
+        self.waiting.retain_mut(|(what, commit)| match commit.as_mut().poll(&mut cx) {
+            Poll::Pending => true,
+            Poll::Ready(Err(_)) => false,
+            Poll::Ready(Ok(())) => {
+                match what {
+                    Waiting::Message(id) => sent.get_mut(id).unwrap().acknowledged = true,
+                    Waiting::Outcome(id, at) => sent.get_mut(id).unwrap().histories[*at].1 += 1,
+                }
+                false
+            }
+        });
+    }
+
+    fn compose(&mut self, recipients: usize, size: usize) -> (Envelope, Vec<u8>) {
+        self.count += 1;
+        let count = self.count;
+        let body = (0..size).map(|n| (n.wrapping_mul(count + 7) >> 3) as u8).collect();
+        (envelope(&format!("s{count}@example.com"), recipients), body)
+    }
+
+    fn accepted(&mut self, id: QueueId, commit: Commit, envelope: Envelope, body: Vec<u8>) {
+        let histories = envelope.recipients.iter().map(|_| (Vec::new(), 0)).collect();
+        let sent = Sent { envelope, body, acknowledged: false, histories };
+        assert!(self.sent.insert(id, sent).is_none(), "an id was given twice");
+        self.waiting.push((Waiting::Message(id), Box::pin(commit)));
+    }
+
+    fn append(&mut self, recipients: usize, size: usize) -> Result<(), QueueError> {
+        let (envelope, body) = self.compose(recipients, size);
+        let split = body.len() / 3;
+        let prefix = |_: QueueId, out: &mut Vec<u8>| out.extend_from_slice(&body[..split]);
+        let (id, commit) = self.queue.append(&envelope, prefix, &[&body[split..]])?;
+        self.accepted(id, commit, envelope, body);
+        Ok(())
+    }
+
+    fn push_all(
+        &mut self,
+        stream: &mut StreamedAppend<MemoryStore>,
+        body: &[u8],
+        part: usize,
+    ) -> Result<(), QueueError> {
+        for part in body.chunks(part) {
+            self.bench.run(stream.push(part)).expect("a push ends")?;
+            self.turn(2);
+        }
+        Ok(())
+    }
+
+    fn stream(&mut self, size: usize, part: usize) -> Result<(), QueueError> {
+        let (envelope, body) = self.compose(1, size);
+        let mut stream = self.queue.stream(&envelope, |_, _| {})?;
+        self.push_all(&mut stream, &body, part)?;
+        let id = stream.id();
+        let commit = stream.finish()?;
+        self.accepted(id, commit, envelope, body);
+        Ok(())
+    }
+
+    fn abandon(&mut self, size: usize) -> Result<(), QueueError> {
+        let (envelope, body) = self.compose(1, size);
+        let mut stream = self.queue.stream(&envelope, |_, _| {})?;
+        self.push_all(&mut stream, &body, 5000)
+    }
+
+    fn record(&mut self, message: usize, recipient: usize, last: bool) -> Result<(), QueueError> {
+        let live: Vec<QueueId> =
+            self.sent.iter().filter(|(_, sent)| !sent.settled()).map(|(id, _)| *id).collect();
+        if live.is_empty() {
+            return Ok(());
+        }
+        let id = live[message % live.len()];
+        let histories = &mut self.sent.get_mut(&id).unwrap().histories;
+        let at = recipient % histories.len();
+        if is_done(histories[at].0.last()) {
+            return Ok(());
+        }
+        let attempts = histories[at].0.len() as u16 + 1;
+        let disposition = if last { Disposition::Delivered } else { Disposition::Deferred };
+        let outcome = outcome(at as u16, disposition, attempts);
+        let commit = self.queue.record(id, std::slice::from_ref(&outcome))?;
+        histories[at].0.push(outcome);
+        self.waiting.push((Waiting::Outcome(id, at), Box::pin(commit)));
+        Ok(())
+    }
+
+    /// Settles every message, so that all but one segment should become free.
+    pub(super) fn settle_all(&mut self) {
+        for (id, sent) in &self.sent {
+            for (at, (history, _)) in sent.histories.iter().enumerate() {
+                if !is_done(history.last()) {
+                    let last = [outcome(at as u16, Disposition::Dropped, 1)];
+                    let _ = self.queue.record(*id, &last).unwrap();
+                }
+            }
+        }
+    }
+
+    /// Holds what a queue contains against what it was told.
+    pub(super) fn check(&self, queue: &Queue<MemoryStore>, context: &str) {
+        for id in queue.ids_after(None, usize::MAX) {
+            assert!(self.sent.contains_key(&id), "{context}: {id} was never appended");
+        }
+        for (&id, sent) in &self.sent {
+            let Some(state) = queue.message(id) else {
+                assert!(
+                    !sent.acknowledged || sent.settled(),
+                    "{context}: {id} was acknowledged and is lost"
+                );
+                continue;
+            };
+            let body = body_of(&self.bench, queue, id);
+            assert!(body == sent.body, "{context}: {id} is altered");
+            let envelope = self.bench.run(queue.envelope(id)).unwrap().unwrap();
+            assert_eq!(envelope, sent.envelope, "{context}");
+            let words = self.bench.run(queue.last_outcomes(id)).unwrap().unwrap();
+            for (at, (history, acknowledged)) in sent.histories.iter().enumerate() {
+                let pending = state.recipients.iter().find(|r| usize::from(r.recipient) == at);
+                let known = pending.map_or(history.len(), |r| usize::from(r.attempts));
+                assert!(
+                    (*acknowledged..=history.len()).contains(&known),
+                    "{context}: {id} recipient {at} is at {known} of {}, {acknowledged} were \
+                     acknowledged",
+                    history.len()
+                );
+                let last = known.checked_sub(1).map(|last| &history[last]);
+                assert_eq!(pending.is_none(), is_done(last), "{context}: {id} {at} {history:?}");
+                let word = words.iter().find(|word| usize::from(word.recipient) == at);
+                assert_eq!(word, last.filter(|_| pending.is_some()), "{context}: {id} {at}");
+            }
+        }
+    }
+
+    /// Opens what a power loss would leave, checks it, uses it, opens it again.
+    pub(super) fn check_crash(&self, store: &MemoryStore, policy: CrashPolicy, context: &str) {
+        let context = format!("{context}, {policy:?}");
+        let image = store.crash_image(policy);
+        let (queue, report) = open(&image);
+        assert_eq!(report.damage, [], "{context}");
+        assert_eq!(report.foreign, [], "{context}");
+        self.check(&queue, &context);
+        let bench = Bench::new();
+        bench.spawn(queue.clone().run_commits());
+        bench.turn(50);
+        let live = queue.live();
+        let id = put(&bench, &queue, "after@example.com", 1, &[b'x'; 30_000]);
+        assert!(!self.sent.contains_key(&id), "{context}: the id was used before");
+        assert_eq!(queue.poisoned(), None, "{context}");
+        let done = queue.record(id, &[outcome(0, Disposition::Delivered, 1)]).unwrap();
+        bench.run(done).unwrap().unwrap();
+        drop(queue);
+        let (queue, report) = open(&image.crash_image(CrashPolicy::Lose));
+        assert_eq!((&report.damage[..], report.cut), (&[][..], None), "{context}, again");
+        assert_eq!(queue.live(), live, "{context}, again");
+        self.check(&queue, &format!("{context}, again"));
+    }
+}

@@ -1,0 +1,324 @@
+//! A queue that runs: what is appended can be read, outcomes settle it, the
+//! schedule holds, commits wait for the right flush, segments are used again.
+
+use super::*;
+use crate::base::{Durability, Place};
+use crate::io::memory::Operation;
+use crate::queue::{PREFIX_MAX, QueueError, Reader};
+
+#[test]
+fn a_message_reads_back_as_it_was_appended() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let sent = envelope("a@example.com", 2);
+    let prefix = |id: QueueId, out: &mut Vec<u8>| out.extend_from_slice(&id.encode());
+    let (id, commit) = queue.append(&sent, prefix, &[b"Subject: x\r\n", b"\r\n.\r\n"]).unwrap();
+    bench.run(commit).unwrap().unwrap();
+    let body = [&id.encode()[..], b"Subject: x\r\n\r\n.\r\n"].concat();
+    assert_eq!(body_of(&bench, &queue, id), body);
+    let mail = bench.run(queue.load(id)).unwrap().unwrap();
+    assert_eq!((&mail.envelope, &*mail.body), (&sent, &body[..]));
+    assert_eq!(bench.run(queue.envelope(id)).unwrap().unwrap(), sent);
+    let remote = Reader::new(store);
+    assert_eq!(bench.run(remote.envelope(id)).unwrap().unwrap(), sent);
+    assert_eq!(*bench.run(remote.load(id, None)).unwrap().unwrap().body, body[..]);
+    let state = queue.message(id).unwrap();
+    assert_eq!((state.size, state.recipients.len()), (body.len() as u64, 2));
+    assert!(state.recipients.iter().all(|recipient| recipient.out));
+    assert_eq!((queue.live(), queue.bytes_live()), (1, body.len() as u64));
+}
+
+#[test]
+fn a_long_message_is_streamed_and_an_abandoned_one_leaves_nothing() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let body: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+    let mut stream = queue
+        .stream(&envelope("s@example.com", 1), |_, out| out.extend(b"Received: x\r\n"))
+        .unwrap();
+    for part in body.chunks(30_000) {
+        bench.run(stream.push(part)).unwrap().unwrap();
+    }
+    let id = stream.id();
+    assert_eq!(queue.live(), 0);
+    let commit = stream.finish().unwrap();
+    bench.run(commit).unwrap().unwrap();
+    let expected = [&b"Received: x\r\n"[..], &body].concat();
+    assert_eq!(body_of(&bench, &queue, id), expected);
+    // An append of a long body does the same at once.
+    let long = put(&bench, &queue, "l@example.com", 1, &body);
+    assert_eq!(body_of(&bench, &queue, long), body);
+    assert!(matches!(bench.run(queue.load(long)).unwrap(), Err(QueueError::TooLarge { .. })));
+    let remote = Reader::new(store.clone());
+    let commit = queue.message(long).unwrap().commit;
+    assert!(commit.is_some());
+    assert_eq!(bench.run(remote.body(long, commit)).unwrap().unwrap().len(), body.len() as u64);
+
+    let mut abandoned = queue.stream(&envelope("x@example.com", 1), |_, _| {}).unwrap();
+    bench.run(abandoned.push(&body)).unwrap().unwrap();
+    drop(abandoned);
+    for id in [id, long] {
+        bench
+            .run(queue.record(id, &[outcome(0, Disposition::Delivered, 1)]).unwrap())
+            .unwrap()
+            .unwrap();
+    }
+    bench.turn(100);
+    assert_eq!((queue.live(), queue.segments().in_use), (0, 1), "all segments but one are free");
+    queue.close();
+    bench.turn(100);
+    let (queue, report) = open(&store);
+    assert_eq!((queue.live(), report.damage.len()), (0, 0));
+}
+
+#[test]
+fn the_schedule_follows_the_outcomes() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let id = put(&bench, &queue, "a@example.com", 3, b"x\r\n.\r\n");
+    assert_eq!((queue.next_due(), queue.take_due(UnixMillis(u64::MAX), 10)), (None, vec![]));
+    let outcomes = [
+        outcome(0, Disposition::Delivered, 1),
+        outcome(1, Disposition::Deferred, 2),
+        outcome(2, Disposition::Deferred, 1),
+    ];
+    bench.run(queue.record(id, &outcomes).unwrap()).unwrap().unwrap();
+    let due = |n: u64| UnixMillis(NOW.0 + 1000 * n);
+    assert_eq!(queue.next_due(), Some(due(1)));
+    assert_eq!(queue.take_due(UnixMillis(due(1).0 - 1), 10), []);
+    let taken = queue.take_due(due(1), 10);
+    assert_eq!((taken[0].0, taken[0].1.to_vec()), (id, vec![2]));
+    assert_eq!(queue.take_due(due(1), 10), []);
+    // The second one's element was merged with the first's: it comes up next.
+    queue.put_back(id, &[2], due(9));
+    assert_eq!(queue.next_due(), Some(due(2)));
+    assert_eq!(queue.take_due(due(20), 10)[0].1.to_vec(), [1, 2]);
+    let said = bench.run(queue.last_outcomes(id)).unwrap().unwrap();
+    assert_eq!(said, outcomes[1..]);
+    let last = [outcome(1, Disposition::Failed, 3), outcome(2, Disposition::Expired, 2)];
+    bench.run(queue.record(id, &last).unwrap()).unwrap().unwrap();
+    assert_eq!((queue.live(), queue.next_due(), queue.message(id)), (0, None, None));
+    assert!(matches!(queue.record(id, &last), Err(QueueError::Unknown(_))));
+}
+
+#[test]
+fn outcomes_for_what_is_not_there_are_refused() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let id = put(&bench, &queue, "a@example.com", 1, b".\r\n");
+    let refused = |id, recipient| {
+        let result = queue.record(id, &[outcome(recipient, Disposition::Delivered, 1)]);
+        matches!(result, Err(QueueError::Unknown(_)))
+    };
+    assert!(refused(id, 1));
+    assert!(refused(QueueId { place: Place { offset: 1, ..id.place }, ..id }, 0));
+    assert!(refused(QueueId { log: crate::base::ShardId(9), ..id }, 0));
+    assert!(!refused(id, 0));
+}
+
+#[test]
+fn a_commit_waits_for_a_flush_that_began_after_its_write() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    bench.turn(50);
+    store.hold_syncs(true);
+    let flushes = queue.counters().flushes;
+    let (_, first) = queue.append(&envelope("1@example.com", 1), |_, _| {}, &[b".\r\n"]).unwrap();
+    let mut first = Box::pin(first);
+    bench.turn(10);
+    assert_eq!(store.syncs_held(), 1, "the first batch is being flushed");
+    let later: Vec<_> = (0..20)
+        .map(|_| queue.append(&envelope("2@example.com", 1), |_, _| {}, &[b".\r\n"]).unwrap().1)
+        .collect();
+    bench.turn(10);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(first.as_mut().poll(&mut cx).is_pending());
+    store.hold_syncs(false);
+    bench.run(first).unwrap().unwrap();
+    for commit in later {
+        bench.run(commit).unwrap().unwrap();
+    }
+    assert_eq!(queue.counters().flushes - flushes, 2, "all that waited shared one flush");
+}
+
+#[test]
+fn other_durability_modes_do_not_flush() {
+    for durability in [Durability::Os, Durability::Memory] {
+        let store = MemoryStore::new();
+        let (bench, queue) = start_with(&store, QueueOptions { durability, ..options() });
+        bench.turn(50);
+        store.hold_syncs(true);
+        let (id, commit) =
+            queue.append(&envelope("a@example.com", 1), |_, _| {}, &[b"x\r\n.\r\n"]).unwrap();
+        if durability == Durability::Memory {
+            futures_lite::future::block_on(commit).unwrap();
+        } else {
+            bench.run(commit).unwrap().unwrap();
+        }
+        assert_eq!(body_of(&bench, &queue, id), b"x\r\n.\r\n");
+        assert_eq!(store.syncs_held(), 0, "{durability}");
+    }
+}
+
+#[test]
+fn settled_segments_are_recycled_and_the_disk_does_not_grow() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let body = vec![b'x'; 5000];
+    for round in 0..200 {
+        let id = put(&bench, &queue, "a@example.com", 1, &body);
+        bench
+            .run(queue.record(id, &[outcome(0, Disposition::Delivered, 1)]).unwrap())
+            .unwrap()
+            .unwrap();
+        assert!(store.used() <= 6 * u64::from(SMALL), "round {round}: {}", store.used());
+    }
+    bench.turn(50);
+    let counters = queue.counters();
+    assert!(counters.segments_recycled > 10 && counters.segments_created < 6, "{counters:?}");
+    assert_eq!(queue.segments().in_use, 1);
+    let removed = store.operations().iter().filter(|op| **op == Operation::Name).count();
+    assert!(removed as u64 <= counters.segments_created * 2 + 2 * counters.segments_recycled + 2);
+}
+
+#[test]
+fn one_old_message_holds_one_segment_and_keeps_its_words() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let old = put(&bench, &queue, "old@example.com", 3, b"old\r\n.\r\n");
+    let done = [outcome(0, Disposition::Delivered, 1)];
+    bench.run(queue.record(old, &done).unwrap()).unwrap().unwrap();
+    let body = vec![b'x'; 6000];
+    let mut attempts = 0;
+    for round in 0..200 {
+        if round % 20 == 0 {
+            attempts += 1;
+            let again = [outcome(1, Disposition::Deferred, attempts)];
+            bench.run(queue.record(old, &again).unwrap()).unwrap().unwrap();
+        }
+        let id = put(&bench, &queue, "new@example.com", 1, &body);
+        bench
+            .run(queue.record(id, &[outcome(0, Disposition::Delivered, 1)]).unwrap())
+            .unwrap()
+            .unwrap();
+    }
+    bench.turn(100);
+    assert!(queue.segments().in_use <= 4, "{:?}", queue.segments());
+    assert!(queue.counters().segments_recycled > 10);
+    let check = |bench: &Bench, queue: &Queue<MemoryStore>| {
+        let state = queue.message(old).unwrap();
+        let pending: Vec<_> = state.recipients.iter().map(|r| (r.recipient, r.attempts)).collect();
+        assert_eq!(pending, [(1, attempts), (2, 0)]);
+        let words = bench.run(queue.last_outcomes(old)).unwrap().unwrap();
+        assert_eq!(words, [outcome(1, Disposition::Deferred, attempts)]);
+        assert_eq!(body_of(bench, queue, old), b"old\r\n.\r\n");
+    };
+    check(&bench, &queue);
+    queue.close();
+    bench.turn(100);
+    let (again, report) = open(&store);
+    assert_eq!((again.live(), report.damage.len(), report.cut), (1, 0, None));
+    check(&Bench::new(), &again);
+}
+
+#[test]
+fn full_comes_before_the_disk_is_and_outcomes_go_on() {
+    let store = MemoryStore::new();
+    store.set_capacity(6 * u64::from(SMALL) + 1000);
+    let reserve = 2 * u64::from(SMALL);
+    let (bench, queue) = start_with(&store, QueueOptions { reserve, ..options() });
+    let body = vec![b'x'; 5000];
+    let mut ids = Vec::new();
+    let refused = loop {
+        match queue.append(&envelope("a@example.com", 1), |_, _| {}, &[&body]) {
+            Ok((id, commit)) => {
+                bench.run(commit).unwrap().unwrap();
+                ids.push(id);
+            }
+            Err(error) => break error,
+        }
+        assert!(ids.len() < 100);
+    };
+    assert!(matches!(refused, QueueError::Full { .. }), "{refused}");
+    assert!(refused.to_string().contains("bytes available"));
+    assert!(queue.is_full() && ids.len() > 20, "{}", ids.len());
+    for id in ids.drain(..ids.len() - 1) {
+        let commit = queue.record(id, &[outcome(0, Disposition::Delivered, 1)]).unwrap();
+        bench.run(commit).unwrap().unwrap();
+    }
+    bench.turn(100);
+    assert_eq!(queue.poisoned(), None);
+    assert!(!queue.is_full(), "{:?}", queue.segments());
+    put(&bench, &queue, "b@example.com", 1, &body);
+    assert_eq!(queue.live(), 2);
+}
+
+#[test]
+fn the_first_failure_poisons() {
+    for (nth, kind) in [(0, Operation::Write), (0, Operation::Sync), (1, Operation::Write)] {
+        let store = MemoryStore::new();
+        let (bench, queue) = start(&store);
+        bench.turn(50);
+        let ok = put(&bench, &queue, "a@example.com", 1, b"x\r\n.\r\n");
+        bench.turn(50);
+        let at = store.operations().len();
+        // Appends write, then sync: find the operation to fail.
+        let skip = if kind == Operation::Sync { 1 } else { nth * 2 };
+        store.fail_at(at + skip);
+        let results: Vec<_> = (0..3)
+            .map(|_| match queue.append(&envelope("b@example.com", 1), |_, _| {}, &[b".\r\n"]) {
+                Ok((_, commit)) => bench.run(commit).unwrap(),
+                Err(error) => Err(error),
+            })
+            .collect();
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), nth, "{kind:?}");
+        assert!(matches!(results[2], Err(QueueError::Poisoned(_))));
+        assert!(queue.poisoned().unwrap().contains("injected failure"), "{:?}", queue.poisoned());
+        assert_eq!(queue.counters().failures, 1);
+        assert!(queue.record(ok, &[outcome(0, Disposition::Delivered, 1)]).is_err());
+        let operations = store.operations().len();
+        bench.turn(50);
+        assert_eq!(store.operations().len(), operations, "nothing is written any more");
+        assert!(bench.jobs.borrow().is_empty(), "the committer has ended");
+        // What was durable before can still be read.
+        assert_eq!(body_of(&bench, &queue, ok), b"x\r\n.\r\n");
+    }
+}
+
+#[test]
+fn what_cannot_fit_is_refused_and_changes_nothing() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let many = envelope("a@example.com", 4000);
+    let refused = queue.append(&many, |_, _| {}, &[b".\r\n"]).map(|_| ());
+    assert!(matches!(refused, Err(QueueError::TooLarge { .. })), "{refused:?}");
+    let long = |_: QueueId, out: &mut Vec<u8>| out.resize(PREFIX_MAX + 1, b'x');
+    let refused = queue.append(&envelope("a@example.com", 1), long, &[b".\r\n"]).map(|_| ());
+    assert!(matches!(refused, Err(QueueError::TooLarge { .. })), "{refused:?}");
+    assert_eq!(queue.live(), 0);
+    put(&bench, &queue, "a@example.com", 100, b".\r\n");
+    assert_eq!(queue.live(), 1);
+}
+
+#[test]
+fn ids_come_in_pages() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let ids: Vec<_> =
+        (0..50).map(|_| put(&bench, &queue, "a@example.com", 1, &[b'x'; 9000])).collect();
+    for id in ids.iter().step_by(3) {
+        let _ = queue.record(*id, &[outcome(0, Disposition::Dropped, 0)]).unwrap();
+    }
+    let expected: Vec<_> =
+        ids.iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, id)| *id).collect();
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = queue.ids_after(after, 7);
+        after = page.last().copied();
+        if page.is_empty() {
+            break;
+        }
+        seen.extend(page);
+    }
+    assert_eq!(seen, expected);
+}

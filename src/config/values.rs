@@ -232,19 +232,18 @@ pub(super) fn patterns(node: &Node, kind: &Kind) -> Checked<Vec<DomainPattern>> 
 
 /// [`Kind::NextHop`].
 pub(super) fn next_hop(node: &Node, _: &Kind) -> Checked<NextHop> {
-    if let Value::Text(word) = &node.value {
-        match word.as_str() {
-            "discard" => return Ok(NextHop::Discard),
-            "reject" => return Ok(NextHop::Reject),
-            "mx" => return fault(node, "\"mx\" is not supported by this version"),
-            _ => {}
-        }
+    match &node.value {
+        Value::Text(word) if word == "discard" => return Ok(NextHop::Discard),
+        Value::Text(word) if word == "reject" => return Ok(NextHop::Reject),
+        _ => {}
     }
     let hosts = each(node, "hosts or a word", |item| {
-        if let Value::Text(word) = &item.value
-            && ["discard", "reject", "mx"].contains(&word.as_str())
-        {
-            return fault(item, format!("{word:?} cannot stand in a list"));
+        if let Value::Text(word) = &item.value {
+            match word.as_str() {
+                "discard" | "reject" => return fault(item, format!("{word:?} stands alone")),
+                "mx" => return fault(item, "\"mx\" is not supported by this version"),
+                _ => {}
+            }
         }
         let host = address(item)?;
         if host.port() == 0 || host.ip().is_unspecified() {

@@ -30,6 +30,21 @@ fn exists(path: &str) -> bool {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists()
 }
 
+/// Guards the rules against passing because they look at nothing.
+#[test]
+fn the_tree_is_seen() {
+    let paths: Vec<String> = all_rust().into_iter().map(|file| file.path).collect();
+    for path in ["src/lib.rs", "src/config/mod.rs", "tests/tidy.rs", "tools/src/lib.rs"] {
+        assert!(paths.iter().any(|seen| seen == path), "{path} is not seen");
+    }
+    for (folder, _) in layers::LAYERS {
+        assert!(
+            exists(&format!("src/{folder}")),
+            "the layers name src/{folder}, which is not there"
+        );
+    }
+}
+
 #[test]
 fn imports_go_down() {
     demand_none(layers::layers(&read_files(SOURCES, ".rs")));

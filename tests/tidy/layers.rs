@@ -5,7 +5,7 @@ use super::source::{File, code, line_of, test_spans, word_at, words};
 
 /// The folders of `src` and their layers. A file imports from lower layers and
 /// from its own folder.
-const LAYERS: &[(&str, u8)] = &[
+pub const LAYERS: &[(&str, u8)] = &[
     ("base", 0),
     ("config", 1),
     ("proto", 1),

@@ -5,11 +5,14 @@
 //! and when one is freed, never for each message; they run as ring operations
 //! or on the executor's helper thread, so that they never block the shard.
 
+use std::cell::RefCell;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::thread;
 
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 
@@ -28,6 +31,36 @@ impl UringStore {
         UringStore { dir: Rc::new(dir.into()) }
     }
 
+    /// Lets glommio find out, on a file with something in it, whether the device
+    /// can be polled for completions.
+    ///
+    /// glommio asks once for each device and executor, by reading from the first
+    /// file that is opened there. An empty file answers that read without the
+    /// device, which passes for a yes, and every later read fails with ENOTSUP.
+    async fn probe_device(&self) -> io::Result<()> {
+        thread_local! {
+            static PROBED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+        }
+        let dir = PathBuf::clone(&self.dir);
+        let device = fs::metadata(&dir)?.dev();
+        if PROBED.with_borrow(|probed| probed.contains(&device)) {
+            return Ok(());
+        }
+        let path = dir.join(format!(".probe-{:?}", thread::current().id()));
+        let made = path.clone();
+        blocking(move || {
+            let mut file = fs::File::create(&made)?;
+            file.write_all(&[1; BLOCK])?;
+            file.sync_all()
+        })
+        .await?;
+        let opened = OpenOptions::new().read(true).dma_open(&path).await;
+        fs::remove_file(&path)?;
+        opened.map_err(io::Error::from)?.close().await.map_err(io::Error::from)?;
+        PROBED.with_borrow_mut(|probed| probed.push(device));
+        Ok(())
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         debug_assert!(!name.contains('/'), "a store is one flat directory");
         self.dir.join(name)
@@ -38,6 +71,7 @@ impl Store for UringStore {
     type File = UringFile;
 
     async fn open(&self, name: &str, mode: OpenMode) -> io::Result<UringFile> {
+        self.probe_device().await?;
         let mut options = OpenOptions::new();
         options.read(true).mode(0o600);
         match mode {
@@ -205,5 +239,27 @@ mod tests {
         .unwrap()
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn reads_from_the_device_on_every_executor_whose_first_file_was_empty() {
+        for _ in 0..2 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().to_path_buf();
+            run_pinned("store", None, move || async move {
+                let store = UringStore::new(path.clone());
+                let file = store.open("a", OpenMode::CreateNew).await.unwrap();
+                let mut buf = file.alloc(64 * BLOCK);
+                buf.fill(7);
+                file.write_at(buf, 64 * BLOCK, 0).await.unwrap();
+                file.sync().await.unwrap();
+                assert_eq!(file.read_at(0, 64 * BLOCK).await.unwrap(), [7; 64 * BLOCK]);
+                assert_eq!(store.list().await.unwrap(), ["a"], "the probe is gone");
+                file.close().await;
+            })
+            .unwrap()
+            .join()
+            .unwrap();
+        }
     }
 }

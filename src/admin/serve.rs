@@ -156,7 +156,7 @@ impl Server<'_> {
                 biased;
                 found = &mut recovered => return found.map(Some),
                 event = signals.next(&control.fleet) => match event {
-                    Event::Ended(shard) => return Err(gone(shard)),
+                    Event::Ended(shard) => return Err(why_ended(handles, shard)),
                     Event::Stop => return Ok(None),
                     Event::Reload => self.reload(control).await,
                 },
@@ -321,9 +321,7 @@ async fn recovered(handles: &[ShardHandle]) -> Result<Recovered, Failure> {
                 all.messages += found.messages;
                 all.notes.extend(found.notes.into_iter().map(|n| format!("shard {id}: {n}")));
             }
-            Ok(Err(why)) => {
-                return Err(Failure::runtime(format!("shard {id} could not start: {why}")));
-            }
+            Ok(Err(why)) => return Err(not_started(id, &why)),
             Err(_) => return Err(gone(id)),
         }
     }
@@ -345,6 +343,19 @@ async fn join_all(handles: Vec<ShardHandle>) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// A shard that could not start says why, and ends.
+fn why_ended(handles: &[ShardHandle], shard: ShardId) -> Failure {
+    let said = handles.iter().find(|h| h.id == shard).map(|h| h.ready.try_recv());
+    match said {
+        Some(Ok(Err(why))) => not_started(shard, &why),
+        _ => gone(shard),
+    }
+}
+
+fn not_started(shard: ShardId, why: &str) -> Failure {
+    Failure::runtime(format!("shard {shard} could not start: {why}"))
 }
 
 fn gone(shard: ShardId) -> Failure {
@@ -507,6 +518,23 @@ mod tests {
         rig.signal("-TERM");
         rig.drain().try_send(()).unwrap();
         assert_eq!(rig.end(), Ok(()));
+    }
+
+    #[test]
+    fn a_shard_that_ends_while_another_still_reads_is_heard() {
+        let handle = |id| {
+            let (requests, _) = async_channel::bounded(1);
+            let (tell, ready) = async_channel::bounded(1);
+            (tell, ShardHandle::new(ShardId(id), requests, ready, || Ok(())))
+        };
+        let (_still_reading, first) = handle(0);
+        let (tell, second) = handle(1);
+        let handles = [first, second];
+        tell.try_send(Err("log-00001: no space".into())).unwrap();
+        drop(tell);
+        let failure = why_ended(&handles, ShardId(1));
+        assert_eq!(failure.message, "shard 1 could not start: log-00001: no space");
+        assert_eq!(why_ended(&handles, ShardId(1)), gone(ShardId(1)), "it says so once");
     }
 
     #[test]

@@ -1,1 +1,0 @@
-//! Mail addresses and paths (RFC 5321, 4.1.2).

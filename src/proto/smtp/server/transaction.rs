@@ -1,0 +1,85 @@
+//! A mail transaction as it grows from MAIL to DATA (RFC 5321, 3.3).
+
+use std::collections::HashSet;
+
+use crate::base::{BodyType, Envelope, UnixMillis};
+
+/// What MAIL and RCPT said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// Reverse-path without angle brackets; empty for the null sender.
+    pub sender: String,
+    /// Forward-paths without angle brackets and source routes, in order.
+    pub recipients: Vec<String>,
+    /// SIZE, if it was declared.
+    pub size: Option<u64>,
+    /// BODY.
+    pub body: BodyType,
+    /// SMTPUTF8.
+    pub smtputf8: bool,
+}
+
+impl Transaction {
+    /// The envelope to be queued.
+    pub fn into_envelope(self, arrival: UnixMillis, client: String, helo: String) -> Envelope {
+        Envelope {
+            sender: self.sender,
+            recipients: self.recipients,
+            arrival_ms: arrival.0,
+            body_type: self.body,
+            smtputf8: self.smtputf8,
+            client,
+            helo,
+        }
+    }
+
+    /// Leaves each recipient in once, where it was named first. Octets decide:
+    /// what two local parts mean is for their host to say.
+    pub(super) fn forget_repeats(&mut self) {
+        if self.recipients.len() < 2 {
+            return;
+        }
+        let mut seen = HashSet::with_capacity(self.recipients.len());
+        let first: Vec<bool> = self.recipients.iter().map(|text| seen.insert(&**text)).collect();
+        if first.contains(&false) {
+            let mut first = first.into_iter();
+            self.recipients.retain(|_| first.next() == Some(true));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipient_named_twice_gets_one_copy() {
+        let named = ["a@b", "c@d", "a@b", "A@b", "c@d"];
+        let mut transaction =
+            Transaction { recipients: named.map(String::from).to_vec(), ..Transaction::default() };
+        transaction.forget_repeats();
+        assert_eq!(transaction.recipients, ["a@b", "c@d", "A@b"]);
+    }
+
+    #[test]
+    fn becomes_an_envelope() {
+        let transaction = Transaction {
+            sender: "s@a".into(),
+            recipients: vec!["r@b".into()],
+            size: Some(9),
+            body: BodyType::EightBitMime,
+            smtputf8: true,
+        };
+        let envelope = transaction.into_envelope(UnixMillis(7), "192.0.2.1".into(), "h".into());
+        let expected = Envelope {
+            sender: "s@a".into(),
+            recipients: vec!["r@b".into()],
+            arrival_ms: 7,
+            body_type: BodyType::EightBitMime,
+            smtputf8: true,
+            client: "192.0.2.1".into(),
+            helo: "h".into(),
+        };
+        assert_eq!(envelope, expected);
+    }
+}

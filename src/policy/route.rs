@@ -9,6 +9,7 @@
 //! their mail to one lane.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -30,6 +31,12 @@ impl Site {
         let mut site = Site { hosts: hosts.into(), hash: 0 };
         site.hash = crate::base::checksum::crc32c(0, site.to_string().as_bytes());
         site
+    }
+}
+
+impl Hash for Site {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(self.hash);
     }
 }
 
@@ -103,6 +110,11 @@ impl Routes {
             Some((_, Rule::Reject)) => Destination::Reject,
             None => Destination::Unrouted,
         }
+    }
+
+    /// True when some rule leads to `site`.
+    pub fn leads_to(&self, site: &Site) -> bool {
+        self.rules.iter().any(|(_, rule)| matches!(rule, Rule::Site(known) if **known == *site))
     }
 
     /// The first rule that matches the domain of `address`.

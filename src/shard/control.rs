@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 
 use crate::base::counters::Counters;
 use crate::base::{Outcome, QueueId, ShardId, UnixMillis};
+pub use crate::relay::SiteState;
 
 /// A question from the control thread. Replies go to the sender inside; a
 /// dropped sender means that the shard has gone.
@@ -125,21 +126,6 @@ pub struct ShardSnapshot {
     pub accept_latency: Histogram<u64>,
     /// Time from the 250 to the last recipient's delivery, in milliseconds.
     pub delivery_latency: Histogram<u64>,
-    /// Destinations that this shard owns.
+    /// Destinations that this shard delivers to.
     pub sites: Vec<SiteState>,
-}
-
-/// A destination as its owner sees it.
-#[derive(Clone, Debug)]
-pub struct SiteState {
-    /// Its name: the list of next hops.
-    pub site: String,
-    /// Handles waiting.
-    pub queued: u64,
-    /// Open connections.
-    pub connections: u64,
-    /// Until when it is left alone after a failure, if it is.
-    pub back_off_until: Option<UnixMillis>,
-    /// The last failure, in words.
-    pub last_failure: Option<String>,
 }

@@ -1,0 +1,91 @@
+//! What relaying passes around: handles to the lane that delivers, and back
+//! with their outcomes to the shard whose log holds the message; and what
+//! relaying needs of the shard around it.
+//!
+//! Invariant: each handle given out comes back exactly once, with an outcome for
+//! each of its recipients or with none at all, which means untouched. So the
+//! shard that gave it out knows what is under way, and a drain has an end.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::base::envelope::SharedMail;
+use crate::base::{Envelope, Outcome, Place, QueueId, ShardId};
+use crate::policy::route::Site;
+
+/// One message to be delivered to some of its recipients, at one site.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// The message.
+    pub id: QueueId,
+    /// Which of its recipients: indices into the envelope; at least one.
+    pub recipients: SmallVec<[u16; 1]>,
+    /// Attempts made before for these recipients.
+    pub attempts: u16,
+    /// Where the commit record of a streamed message is.
+    pub commit: Option<Place>,
+    /// Stored size of the body, in bytes.
+    pub size: u64,
+    /// The message. The body is empty when it has to be read from the log: a
+    /// stored body has its terminator at least.
+    pub mail: SharedMail,
+}
+
+impl Handle {
+    /// The addresses of the handle's recipients.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.recipients.iter().map(|index| &*self.mail.envelope.recipients[usize::from(*index)])
+    }
+
+    /// The body, if it is in memory.
+    pub fn body(&self) -> Option<&[u8]> {
+        (!self.mail.body.is_empty()).then_some(&self.mail.body)
+    }
+}
+
+/// A handle on its way back.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// The handle as it was given out.
+    pub handle: Handle,
+    /// An outcome for each of its recipients, or none: nothing was attempted.
+    pub outcomes: SmallVec<[Outcome; 1]>,
+}
+
+/// What shards send one another, in batches.
+#[derive(Debug)]
+pub enum Parcel {
+    /// Deliver these.
+    Deliver(Vec<(Arc<Site>, Vec<Handle>)>),
+    /// These are back.
+    Outcomes(Vec<Settled>),
+    /// This log has failed, outcomes cannot be recorded there: leave what is
+    /// queued of it.
+    Halt(ShardId),
+}
+
+/// The way to the other shards.
+pub trait Mesh: 'static {
+    /// How many shards there are.
+    fn shards(&self) -> u16;
+    /// Which one this is.
+    fn me(&self) -> ShardId;
+    /// Sends a parcel. To a shard that has ended it is lost, which costs time
+    /// only.
+    fn send(&self, to: ShardId, parcel: Parcel);
+
+    /// The shard that has a log open: that of its number, or the one that
+    /// adopted it.
+    fn holder(&self, log: ShardId) -> ShardId {
+        ShardId(log.0 % self.shards())
+    }
+}
+
+/// What the shard wants to hear of, to log and measure it.
+pub trait Events: 'static {
+    /// An outcome was decided for a recipient.
+    fn outcome(&self, id: QueueId, envelope: &Envelope, outcome: &Outcome);
+    /// A report about `id` is durable as message `report`.
+    fn reported(&self, report: QueueId, envelope: &Envelope, id: QueueId);
+}

@@ -186,9 +186,8 @@ impl Server<'_> {
             "ready"
         );
         notify::tell(notify::READY);
-        let embedded = self.args.source.config.is_none() && self.args.source.set.is_empty();
         if let (true, LogFormat::Text, Some(address)) =
-            (embedded, self.log.format, addresses.first())
+            (self.is_embedded(), self.log.format, addresses.first())
         {
             // A log that is behind loses a hint; nobody misses it.
             let _ = self.log.batches.try_send(hint::first_message(*address).into_bytes());
@@ -279,10 +278,16 @@ impl Server<'_> {
             .map_err(|errors| Failure::usage(errors.to_string()))
     }
 
+    /// Whether the embedded configuration is in force as it stands.
+    fn is_embedded(&self) -> bool {
+        self.args.source.config.is_none() && self.args.source.set.is_empty()
+    }
+
     fn check_open_files(&self) {
         let wanted = u64::from(self.config.limits.connections) + FILES_BESIDES;
         match process::raise_open_files() {
-            Ok(limit) if limit < wanted => tracing::warn!(
+            // Who tries the embedded default has not asked for that many.
+            Ok(limit) if limit < wanted && !self.is_embedded() => tracing::warn!(
                 target: "ringpost",
                 limit,
                 "limits.connections = {} needs {wanted} open files; raise the limit \

@@ -1,4 +1,178 @@
-//! Layer 4: taking mail from clients.
+//! Layer 4: taking mail from clients. One [`Receiver`] a shard: its listening
+//! sockets, its sessions, their buffers and deadlines.
+//!
+//! `listener` accepts, `session` drives the dialog, `body` takes a message to
+//! the log. What happens to a message after its commit is the shard's business
+//! ([`Hooks`]).
+//!
+//! Invariant: a session answers 250 to a body only after the commit of its
+//! message has resolved.
 
 pub mod buffer;
 pub mod clients;
+pub mod hooks;
+
+mod body;
+mod listener;
+mod session;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::base::counters::SharedCounters;
+use crate::base::{EnhancedCode, Reply};
+use crate::config::Config;
+use crate::io::executor::{Task, sleep, spawn};
+use crate::io::net::Listener;
+use crate::io::store::Store;
+use crate::io::watch::Watch;
+use crate::policy::route::Routes;
+use crate::proto::smtp::server::Settings;
+use crate::queue::Queue;
+
+use buffer::Pool;
+use clients::Clients;
+pub use hooks::{Accepted, Broken, Hooks, Refused};
+
+/// How often a drain looks whether sessions are left.
+const QUIET_POLL: Duration = Duration::from_millis(10);
+
+/// What the sessions of a shard share.
+pub(crate) struct Shared<S: Store, H: Hooks> {
+    config: RefCell<Rc<Config>>,
+    settings: RefCell<Arc<Settings>>,
+    routes: RefCell<Routes>,
+    shards: u16,
+    queue: Queue<S>,
+    hooks: H,
+    counters: SharedCounters,
+    accept_latency: RefCell<Histogram<u64>>,
+    watch: Watch,
+    pool: Rc<Pool>,
+    clients: Rc<Clients>,
+    draining: Cell<bool>,
+}
+
+impl<S: Store, H: Hooks> Shared<S, H> {
+    fn config(&self) -> Rc<Config> {
+        Rc::clone(&self.config.borrow())
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.borrow())
+    }
+
+    /// Why no mail is taken now, if so.
+    fn refuses_mail(&self) -> Option<Reply> {
+        if self.queue.poisoned().is_some() {
+            let text = "storage failure, try again later";
+            return Some(Reply::new(451, EnhancedCode(4, 3, 0), text));
+        }
+        self.queue
+            .is_full()
+            .then(|| Reply::new(452, EnhancedCode(4, 3, 1), "queue is full, try again later"))
+    }
+}
+
+/// Receiving on one shard.
+pub struct Receiver<S: Store, H: Hooks> {
+    shared: Rc<Shared<S, H>>,
+    accepting: RefCell<Vec<Task<()>>>,
+}
+
+impl<S: Store, H: Hooks> Receiver<S, H> {
+    /// Receiving that stores in `queue` and tells `hooks`; `shards` is the
+    /// number of shards that limits are shared among.
+    pub fn new(
+        config: Rc<Config>,
+        shards: u16,
+        queue: Queue<S>,
+        hooks: H,
+        counters: SharedCounters,
+    ) -> Self {
+        let shared = Rc::new(Shared {
+            settings: RefCell::new(settings(&config)),
+            routes: RefCell::new(Routes::new(&config.routes, &config.hostname)),
+            config: RefCell::new(config),
+            shards,
+            queue,
+            hooks,
+            counters,
+            accept_latency: RefCell::new(latency_histogram()),
+            watch: Watch::default(),
+            pool: Rc::default(),
+            clients: Rc::default(),
+            draining: Cell::new(false),
+        });
+        Receiver { shared, accepting: RefCell::default() }
+    }
+
+    /// Starts to accept on `listeners`.
+    pub fn start(&self, listeners: Vec<std::net::TcpListener>) {
+        let mut accepting = self.accepting.borrow_mut();
+        accepting.push(spawn(self.shared.watch.clone().run()));
+        for listener in listeners {
+            let accept = listener::accept(Rc::clone(&self.shared), Listener::adopt(listener));
+            accepting.push(spawn(accept));
+        }
+    }
+
+    /// Uses `config` for new sessions and for the next question of open ones.
+    pub fn reload(&self, config: Rc<Config>) {
+        *self.shared.settings.borrow_mut() = settings(&config);
+        *self.shared.routes.borrow_mut() = Routes::new(&config.routes, &config.hostname);
+        *self.shared.config.borrow_mut() = config;
+    }
+
+    /// Stops accepting and sends 421 to sessions without a transaction; the
+    /// others get it when theirs ends.
+    pub async fn drain(&self) {
+        self.shared.draining.set(true);
+        let mut accepting = self.accepting.take();
+        // The first task is the sweeper, which goes on until the end.
+        for task in accepting.drain(1..) {
+            task.cancel().await;
+        }
+        self.accepting.replace(accepting);
+        self.shared.watch.interrupt_idle();
+    }
+
+    /// Returns when no session is left.
+    pub async fn quiet(&self) {
+        while !self.shared.watch.is_empty() {
+            sleep(QUIET_POLL).await;
+        }
+    }
+
+    /// Ends all sessions at once.
+    pub fn cut(&self) {
+        self.shared.watch.cut_all();
+    }
+
+    /// Open sessions.
+    pub fn sessions(&self) -> usize {
+        self.shared.watch.len()
+    }
+
+    /// Time from the end of DATA to the end of the commit, in microseconds.
+    pub fn accept_latency(&self) -> Histogram<u64> {
+        self.shared.accept_latency.borrow().clone()
+    }
+}
+
+/// 1 µs to 1 minute, two significant digits.
+fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 2).expect("the bounds are in order")
+}
+
+/// What sessions tell their clients. Made for each shard, so that no two cores
+/// count references to the same one.
+fn settings(config: &Config) -> Arc<Settings> {
+    let limits = &config.limits;
+    let (recipients, errors) = (limits.recipients, limits.errors_per_session);
+    Arc::new(Settings::new(&config.hostname, limits.message_size, recipients, errors))
+}

@@ -1,7 +1,15 @@
-//! One core: its parts, built and wired.
+//! Layer 5: one core. [`start`] makes a pinned executor for each plan and joins
+//! them by a mesh; `core` is the wiring of one, `hooks` where receiving and
+//! relaying meet, `logs` what a shard opens, `control` and `answer` what the
+//! control thread may ask.
 
+mod answer;
 pub mod control;
+mod core;
+mod hooks;
+mod logs;
 pub mod maillog;
+mod mesh;
 
 use std::io;
 use std::net::TcpListener;
@@ -11,6 +19,7 @@ use async_channel::{Receiver, Sender};
 
 use crate::base::ShardId;
 use crate::config::Config;
+use crate::io::executor::run_pinned;
 use crate::shard::control::Request;
 use crate::shard::maillog::LogSink;
 
@@ -72,11 +81,22 @@ impl ShardHandle {
     }
 }
 
-/// Starts a shard for each plan, each on a thread of its own.
+/// Starts a shard for each plan. They recover their logs at the same time; each
+/// says through its handle when it is ready.
 ///
 /// # Errors
-/// A thread or its io_uring could not be made.
+/// An executor could not be made: io_uring is not to be had, or a CPU is not.
 pub fn start(plans: Vec<ShardPlan>) -> io::Result<Vec<ShardHandle>> {
-    let planned = plans.len();
-    Err(io::Error::new(io::ErrorKind::Unsupported, format!("no parts for {planned} shards")))
+    let (senders, receivers): (Vec<_>, Vec<_>) = mesh::channels(plans.len()).into_iter().unzip();
+    let mut handles = Vec::with_capacity(plans.len());
+    for (plan, parcels) in plans.into_iter().zip(receivers) {
+        let (requests, asked) = async_channel::unbounded();
+        let (ready, is_ready) = async_channel::bounded(1);
+        let (id, cpu) = (plan.id, plan.cpu);
+        let channels = core::Channels { requests: asked, ready, parcels, mesh: senders.clone() };
+        let name = format!("shard-{id}");
+        let thread = run_pinned(&name, cpu, move || core::run(plan, channels))?;
+        handles.push(ShardHandle::new(id, requests, is_ready, move || thread.join()));
+    }
+    Ok(handles)
 }

@@ -1,0 +1,285 @@
+//! Taking the body of a message: from the 354 to the verdict that the engine
+//! answers with.
+//!
+//! The bytes are scanned as they arrive, in the session's own buffer. A body
+//! that fits it is appended to the log in one record; a longer one streams to
+//! the log part by part, so that no session holds more than `buffer::HUGE`.
+//! What is to be refused is read to its end and forgotten. A message exists
+//! from the moment its commit is durable, and only then is it answered 250.
+//!
+//! RFC 5321: 4.1.1.4 (DATA), 4.5.2 (transparency), 6.3 (loops); RFC 1870 (SIZE).
+
+use std::time::Instant;
+
+use crate::base::limits::RECEIVED_MAX;
+use crate::base::{EnhancedCode, Envelope, QueueId, Reply};
+use crate::io::clock;
+use crate::io::store::Store;
+use crate::mail::date;
+use crate::mail::headers::ReceivedCounter;
+use crate::mail::trace::{Protocol, Trace};
+use crate::proto::scan::{Scan, Scanner};
+use crate::proto::smtp::server::{BodyVerdict, Protocol as Spoken, Server};
+use crate::queue::{QueueError, StreamedAppend};
+
+use super::hooks::{Accepted, Hooks, Refused};
+use super::session::Session;
+
+/// A body past `limits.message_size` is read on, to be refused at its end; one
+/// past this many times the limit is not waited for.
+const PATIENCE: u64 = 4;
+
+/// The client went away, was too slow, or sent without end: no verdict.
+pub(super) struct Lost;
+
+/// Where the body goes.
+enum Stored<S: Store> {
+    /// It has fitted the session's buffer so far.
+    Buffered,
+    /// To the log, part by part.
+    Streaming(Box<StreamedAppend<S>>),
+    /// Nowhere: it will be refused.
+    Refused(Reply),
+}
+
+/// A body being taken.
+struct Intake<S: Store> {
+    scanner: Scanner,
+    received: ReceivedCounter,
+    stored: Stored<S>,
+    envelope: Envelope,
+    protocol: Protocol,
+    trace: Vec<u8>,
+}
+
+impl<S: Store, H: Hooks> Session<S, H> {
+    /// Reads the body that follows the 354 and stores it.
+    pub(super) async fn take_body(&mut self, server: &mut Server) -> Result<BodyVerdict, Lost> {
+        let protocol = match server.protocol() {
+            Spoken::Smtp => Protocol::Smtp,
+            Spoken::Esmtp => Protocol::Esmtp,
+            Spoken::Utf8Smtp => Protocol::Utf8Smtp,
+        };
+        let mut intake = Intake {
+            scanner: Scanner::new(),
+            received: ReceivedCounter::new(),
+            stored: Stored::Buffered,
+            envelope: self.envelope(server),
+            protocol,
+            trace: Vec::new(),
+        };
+        self.buffer.want_large();
+        let mut scanned = 0;
+        loop {
+            let filled = self.buffer.filled();
+            match intake.scanner.scan(&filled[scanned..]) {
+                Scan::End { len } => return Ok(self.conclude(intake, scanned + len).await),
+                Scan::More => scanned = filled.len(),
+            }
+            if self.buffer.room().is_empty() {
+                self.buffer.compact();
+                if self.buffer.room().is_empty() && !self.buffer.grow() {
+                    self.spill(&mut intake, scanned).await?;
+                    scanned = 0;
+                }
+            }
+            self.read(self.shard.config().limits.data_timeout).await?;
+        }
+    }
+
+    /// Empties the full buffer into the log, or drops what will be refused.
+    async fn spill(&mut self, intake: &mut Intake<S>, len: usize) -> Result<(), Lost> {
+        let limit = self.shard.config().limits.message_size;
+        if intake.scanner.size() > limit.saturating_mul(PATIENCE) {
+            return Err(Lost);
+        }
+        if let Some(reply) = intake.fault(limit) {
+            intake.stored = Stored::Refused(reply);
+        }
+        intake.received.push(&self.buffer.filled()[..len]);
+        if matches!(intake.stored, Stored::Buffered) {
+            intake.stored = self.begin_stream(intake);
+        }
+        if let Stored::Streaming(stream) = &mut intake.stored {
+            self.guard.disarm();
+            if let Err(error) = stream.push(&self.buffer.filled()[..len]).await {
+                intake.stored = Stored::Refused(storage_reply(&error));
+            }
+        }
+        self.buffer.consume(len);
+        Ok(())
+    }
+
+    fn begin_stream(&self, intake: &mut Intake<S>) -> Stored<S> {
+        intake.envelope.arrival_ms = self.shard.hooks.now().0;
+        let (envelope, protocol) = (&intake.envelope, intake.protocol);
+        let trace = &mut intake.trace;
+        let begun = self.shard.queue.stream(envelope, |id, out| {
+            self.write_trace(envelope, protocol, id, trace);
+            out.extend_from_slice(trace);
+        });
+        match begun {
+            Ok(stream) => Stored::Streaming(Box::new(stream)),
+            Err(error) => Stored::Refused(storage_reply(&error)),
+        }
+    }
+
+    /// The body has ended with the first `len` bytes of the buffer.
+    async fn conclude(&mut self, mut intake: Intake<S>, len: usize) -> BodyVerdict {
+        let ended = clock::monotonic();
+        self.guard.disarm();
+        intake.received.push(&self.buffer.filled()[..len]);
+        let verdict = match self.store(&mut intake, len, ended).await {
+            Ok(id) => BodyVerdict::Queued(id),
+            Err(reply) => {
+                self.count_refusal(&reply);
+                self.shard.hooks.refused(Refused {
+                    client: self.peer,
+                    helo: &intake.envelope.helo,
+                    sender: &intake.envelope.sender,
+                    recipient: None,
+                    reply: &reply,
+                });
+                BodyVerdict::Refuse(reply)
+            }
+        };
+        self.buffer.consume(len);
+        verdict
+    }
+
+    fn count_refusal(&self, reply: &Reply) {
+        let mut counters = self.shard.counters.borrow_mut();
+        if reply.is_permanent() {
+            counters.messages_refused += 1;
+        } else {
+            counters.messages_tempfailed += 1;
+        }
+    }
+
+    /// Appends and waits for the commit; the shard then takes the message over.
+    async fn store(
+        &mut self,
+        intake: &mut Intake<S>,
+        len: usize,
+        ended: Instant,
+    ) -> Result<QueueId, Reply> {
+        if let Some(reply) = intake.fault(self.shard.config().limits.message_size) {
+            return Err(reply);
+        }
+        let stored = std::mem::replace(&mut intake.stored, Stored::Buffered);
+        let (id, commit, body) = match stored {
+            Stored::Refused(reply) => return Err(reply),
+            Stored::Buffered => (self.append(intake, len).await?, None, Some(len)),
+            Stored::Streaming(stream) => {
+                let id = self.close_stream(*stream, len).await?;
+                let state = self.shard.queue.message(id);
+                (id, state.and_then(|state| state.commit), None)
+            }
+        };
+        let took = ended.elapsed();
+        self.count_acceptance(intake, took);
+        self.shard.hooks.accepted(Accepted {
+            id,
+            envelope: std::mem::take(&mut intake.envelope),
+            trace: &intake.trace,
+            body: body.map(|len| &self.buffer.filled()[..len]),
+            commit,
+            size: intake.scanner.size(),
+            took,
+        });
+        Ok(id)
+    }
+
+    /// Writes the `Received:` field of a message (RFC 5321, 4.4).
+    fn write_trace(&self, envelope: &Envelope, protocol: Protocol, id: QueueId, out: &mut Vec<u8>) {
+        let trace = Trace {
+            helo: &envelope.helo,
+            client: &envelope.client,
+            by: &self.shard.config().hostname,
+            protocol,
+            id: &id.encode(),
+            recipient: match envelope.recipients.as_slice() {
+                [only] => Some(only),
+                _ => None,
+            },
+            date: &date::rfc5322(envelope.arrival()),
+        };
+        trace.write(out);
+    }
+
+    async fn append(&self, intake: &mut Intake<S>, len: usize) -> Result<QueueId, Reply> {
+        intake.envelope.arrival_ms = self.shard.hooks.now().0;
+        let (envelope, protocol) = (&intake.envelope, intake.protocol);
+        let trace = &mut intake.trace;
+        let body = &self.buffer.filled()[..len];
+        let (id, commit) = self
+            .shard
+            .queue
+            .append(
+                envelope,
+                |id, out| {
+                    self.write_trace(envelope, protocol, id, trace);
+                    out.extend_from_slice(trace);
+                },
+                &[body],
+            )
+            .map_err(|error| storage_reply(&error))?;
+        commit.await.map_err(|error| storage_reply(&error))?;
+        Ok(id)
+    }
+
+    async fn close_stream(
+        &self,
+        mut stream: StreamedAppend<S>,
+        len: usize,
+    ) -> Result<QueueId, Reply> {
+        let id = stream.id();
+        let end = &self.buffer.filled()[..len];
+        stream.push(end).await.map_err(|error| storage_reply(&error))?;
+        let commit = stream.finish().map_err(|error| storage_reply(&error))?;
+        commit.await.map_err(|error| storage_reply(&error))?;
+        Ok(id)
+    }
+
+    fn count_acceptance(&self, intake: &Intake<S>, took: std::time::Duration) {
+        let mut counters = self.shard.counters.borrow_mut();
+        counters.messages_accepted += 1;
+        counters.bytes_accepted += intake.scanner.size();
+        counters.recipients_accepted += intake.envelope.recipients.len() as u64;
+        drop(counters);
+        self.shard.accept_latency.borrow_mut().saturating_record(took.as_micros() as u64);
+    }
+}
+
+impl<S: Store> Intake<S> {
+    /// What is wrong with the body as far as it has been read.
+    fn fault(&self, size_max: u64) -> Option<Reply> {
+        if self.scanner.size() > size_max {
+            let text = format!("message exceeds {size_max} bytes, the limit of this server");
+            return Some(Reply::new(552, EnhancedCode(5, 3, 4), text));
+        }
+        if self.scanner.bare_cr() || self.scanner.bare_lf() {
+            let what = if self.scanner.bare_lf() { "LF" } else { "CR" };
+            let text = format!("bare {what} in message; lines end with CRLF (RFC 5321, 2.3.8)");
+            return Some(Reply::new(550, EnhancedCode(5, 6, 0), text));
+        }
+        if self.received.count() as usize > RECEIVED_MAX {
+            let text = format!("mail loop: more than {RECEIVED_MAX} Received fields");
+            return Some(Reply::new(554, EnhancedCode(5, 4, 6), text));
+        }
+        None
+    }
+}
+
+/// What a client is told when its message could not be stored.
+pub(super) fn storage_reply(error: &QueueError) -> Reply {
+    match error {
+        QueueError::Full { .. } => {
+            Reply::new(452, EnhancedCode(4, 3, 1), "queue is full, try again later")
+        }
+        QueueError::TooLarge { .. } => {
+            Reply::new(552, EnhancedCode(5, 3, 4), "too many recipients for one message")
+        }
+        _ => Reply::new(451, EnhancedCode(4, 3, 0), "message could not be stored, try again later"),
+    }
+}

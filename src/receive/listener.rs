@@ -1,0 +1,93 @@
+//! The accept loop of one listening socket of one shard.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::base::{EnhancedCode, Reply};
+use crate::io::executor::{sleep, spawn};
+use crate::io::net::{Listener, Stream};
+use crate::io::store::Store;
+
+use super::Shared;
+use super::clients::Seat;
+use super::hooks::Hooks;
+use super::session::Session;
+
+/// How long to wait after accept failed for want of descriptors or memory.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// Accepts for ever. Dropping the future closes the socket.
+pub(super) async fn accept<S: Store, H: Hooks>(shard: Rc<Shared<S, H>>, listener: Listener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => admit(&shard, stream, peer),
+            Err(error) if is_the_peers(&error) => {}
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    "cannot accept connections; if it is for too many open files, raise \
+                     LimitNOFILE (ulimit -n) or lower limits.connections"
+                );
+                sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+/// The connection was gone before it was accepted.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotConnected
+    )
+}
+
+fn admit<S: Store, H: Hooks>(shard: &Rc<Shared<S, H>>, stream: Stream, peer: SocketAddr) {
+    match seat(shard, peer) {
+        Ok(seat) => {
+            shard.counters.borrow_mut().connections_accepted += 1;
+            spawn(Session::new(Rc::clone(shard), stream, peer, seat).run()).detach();
+        }
+        Err(reply) => {
+            shard.counters.borrow_mut().connections_refused += 1;
+            shard.hooks.turned_away(peer, &reply);
+            spawn(turn_away(stream, reply)).detach();
+        }
+    }
+}
+
+/// A place for the connection, or why there is none.
+fn seat<S: Store, H: Hooks>(shard: &Shared<S, H>, peer: SocketAddr) -> Result<Seat, Reply> {
+    if shard.queue.poisoned().is_some() {
+        let text = "service unavailable: storage failure";
+        return Err(Reply::new(421, EnhancedCode(4, 3, 2), text));
+    }
+    let limits = &shard.config().limits;
+    if shard.watch.len() >= share(limits.connections, shard.shards) as usize {
+        return Err(Reply::new(
+            421,
+            EnhancedCode(4, 7, 0),
+            "too many connections, try again later",
+        ));
+    }
+    let per_client = share(limits.connections_per_client, shard.shards);
+    shard.clients.seat(peer.ip(), per_client).ok_or_else(|| {
+        let text = "too many connections from your address, try again later";
+        Reply::new(421, EnhancedCode(4, 7, 0), text)
+    })
+}
+
+/// A shard's part of a limit of the server; at least one.
+fn share(limit: u32, shards: u16) -> u32 {
+    limit.div_ceil(u32::from(shards)).max(1)
+}
+
+async fn turn_away(mut stream: Stream, reply: Reply) {
+    let line = format!("{reply}\r\n");
+    // A fresh connection has room for one line; if it has not, it is gone.
+    let _ = stream.write_all(line.as_bytes()).await;
+}

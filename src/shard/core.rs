@@ -1,0 +1,248 @@
+//! One core: its wiring, in the order of the data path. The logs are opened and
+//! recovered, the relay is built on them, the receiver in front of it; then the
+//! control thread's requests are answered until it asks for the end.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use hdrhistogram::Histogram;
+
+use crate::base::counters::SharedCounters;
+use crate::io::executor::{Task, sleep, spawn, within};
+use crate::io::uring::UringStore;
+use crate::receive;
+use crate::relay::{Parcel, Parts, Relay};
+
+use super::answer;
+use super::control::{Request, ShardSnapshot};
+use super::hooks::{Back, Front};
+use super::logs::{Logs, log_dir, open_logs};
+use super::maillog::MailLog;
+use super::mesh::ShardMesh;
+use super::{Config, Recovered, ShardPlan};
+
+/// How often log lines are shipped to the writer.
+const SHIP_EVERY: Duration = Duration::from_millis(100);
+/// How long the relay may take, once cut, to hand back what was under way.
+const CUT_GRACE: Duration = Duration::from_secs(2);
+
+/// The channels of a shard.
+pub(super) struct Channels {
+    pub(super) requests: Receiver<Request<Config>>,
+    pub(super) ready: Sender<Result<Recovered, String>>,
+    pub(super) parcels: Receiver<Parcel>,
+    pub(super) mesh: Vec<Sender<Parcel>>,
+}
+
+/// The parts of a running shard.
+struct Core {
+    plan: ShardPlan,
+    logs: Rc<Logs<UringStore>>,
+    relay: Relay<UringStore>,
+    receiver: receive::Receiver<UringStore, Front>,
+    maillog: Rc<MailLog>,
+    delivery_latency: Rc<RefCell<Histogram<u64>>>,
+    counters: SharedCounters,
+    commits: RefCell<Vec<Task<()>>>,
+}
+
+/// Runs a shard from start to end.
+pub(super) async fn run(mut plan: ShardPlan, channels: Channels) {
+    let (logs, recovered) = match open_logs(&plan).await {
+        Ok(opened) => opened,
+        Err(why) => {
+            // A dropped receiver means that the start was given up already.
+            let _ = channels.ready.try_send(Err(why));
+            return;
+        }
+    };
+    let listeners = std::mem::take(&mut plan.listeners);
+    let core = Rc::new(build(plan, logs, channels.mesh));
+    core.relay.start();
+    let parcels = spawn(take_parcels(Rc::clone(&core), channels.parcels));
+    let ship = spawn(ship_log(Rc::clone(&core.maillog)));
+    core.receiver.start(listeners);
+    let _ = channels.ready.try_send(Ok(recovered));
+    let done = serve(&core, channels.requests).await;
+    parcels.cancel().await;
+    ship.cancel().await;
+    core.maillog.ship();
+    if let Some(done) = done {
+        let _ = done.try_send(());
+    }
+}
+
+fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> Core {
+    let counters = SharedCounters::default();
+    let maillog = Rc::new(MailLog::new(plan.log.clone(), Rc::clone(&counters)));
+    let delivery_latency = Rc::new(RefCell::new(latency_ms()));
+    let commits = logs.values().map(|queue| spawn(queue.clone().run_commits())).collect();
+    let commits = RefCell::new(commits);
+    let data_dir = plan.config.data_dir.clone();
+    let relay = Relay::new(Parts {
+        // The shard's own copy: no two cores count references to one.
+        config: Arc::new(Config::clone(&plan.config)),
+        logs: logs.iter().map(|(log, queue)| (*log, queue.clone())).collect(),
+        stores: Box::new(move |log| UringStore::new(log_dir(&data_dir, log))),
+        mesh: Box::new(ShardMesh::new(plan.id, mesh)),
+        events: Box::new(Back {
+            log: Rc::clone(&maillog),
+            delivery_latency: Rc::clone(&delivery_latency),
+        }),
+        counters: Rc::clone(&counters),
+    });
+    let receiver = receive::Receiver::new(
+        Rc::new(Config::clone(&plan.config)),
+        plan.shards,
+        logs[&plan.id].clone(),
+        Front { log: Rc::clone(&maillog), relay: relay.clone() },
+        Rc::clone(&counters),
+    );
+    Core {
+        plan,
+        logs: Rc::new(logs),
+        relay,
+        receiver,
+        maillog,
+        delivery_latency,
+        counters,
+        commits,
+    }
+}
+
+/// 1 ms to 30 days, two significant digits.
+fn latency_ms() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 30 * 24 * 3_600_000, 2).expect("the bounds are in order")
+}
+
+async fn take_parcels(core: Rc<Core>, parcels: Receiver<Parcel>) {
+    while let Ok(parcel) = parcels.recv().await {
+        core.relay.receive(parcel);
+    }
+}
+
+async fn ship_log(maillog: Rc<MailLog>) {
+    loop {
+        sleep(SHIP_EVERY).await;
+        maillog.ship();
+    }
+}
+
+/// Answers requests until the drain is done; returns whom to tell.
+async fn serve(core: &Rc<Core>, requests: Receiver<Request<Config>>) -> Option<Sender<()>> {
+    loop {
+        // The control thread holds the sender while it lives. Without it there
+        // is nobody to serve: end as if asked to.
+        match requests.recv().await {
+            Err(_) => {
+                core.drain(Duration::ZERO).await;
+                return None;
+            }
+            Ok(Request::Drain { grace, reply }) => {
+                let others = spawn(answer_all(Rc::clone(core), requests));
+                core.drain(grace).await;
+                others.cancel().await;
+                return Some(reply);
+            }
+            Ok(request) => core.answer(request),
+        }
+    }
+}
+
+/// Answers what is asked during a drain.
+async fn answer_all(core: Rc<Core>, requests: Receiver<Request<Config>>) {
+    while let Ok(request) = requests.recv().await {
+        core.answer(request);
+    }
+}
+
+impl Core {
+    /// Answers one request; those that read the log do so in a task of their
+    /// own. A dropped reply channel means that nobody waits any more.
+    fn answer(self: &Rc<Self>, request: Request<Config>) {
+        match request {
+            Request::Snapshot(reply) => {
+                let _ = reply.try_send(self.snapshot());
+            }
+            Request::List { after, limit, reply } => {
+                let logs = Rc::clone(&self.logs);
+                let answer = async move {
+                    let _ = reply.try_send(answer::page(&logs, after, limit).await);
+                };
+                spawn(answer).detach();
+            }
+            Request::Show { id, message, reply } => {
+                let logs = Rc::clone(&self.logs);
+                let answer = async move {
+                    let _ = reply.try_send(answer::shown(&logs, id, message).await);
+                };
+                spawn(answer).detach();
+            }
+            Request::Reload(config) => {
+                self.receiver.reload(Rc::new(Config::clone(&config)));
+                self.relay.reload(Arc::new(Config::clone(&config)));
+            }
+            // A second drain while one is under way: the first one answers.
+            Request::Drain { .. } => {}
+        }
+    }
+
+    fn snapshot(&self) -> ShardSnapshot {
+        let mut counters = self.counters.borrow().clone();
+        let mut segments = 0;
+        for queue in self.logs.values() {
+            let done = queue.counters();
+            counters.appends += done.appends;
+            counters.flushes += done.flushes;
+            counters.flush_failures += done.failures;
+            counters.bytes_appended += done.bytes_appended;
+            counters.bytes_written += done.bytes_written;
+            counters.segments_created += done.segments_created;
+            counters.segments_recycled += done.segments_recycled;
+            counters.segments_freed += done.segments_freed;
+            segments += queue.segments().in_use;
+        }
+        ShardSnapshot {
+            shard: self.plan.id,
+            cpu: self.plan.cpu,
+            counters,
+            sessions: self.receiver.sessions() as u64,
+            queued_messages: self.logs.values().map(|queue| queue.live() as u64).sum(),
+            queued_bytes: self.logs.values().map(|queue| queue.bytes_live()).sum(),
+            segments,
+            body_memory: self.relay.body_memory(),
+            poisoned: self.logs.values().find_map(|queue| queue.poisoned()),
+            full: self.logs[&self.plan.id].is_full(),
+            accept_latency: self.receiver.accept_latency(),
+            delivery_latency: self.delivery_latency.borrow().clone(),
+            sites: self.relay.sites(),
+        }
+    }
+
+    /// Stops accepting, waits up to `grace` for transactions on both sides,
+    /// then ends what is left, and makes every outcome durable.
+    async fn drain(&self, grace: Duration) {
+        self.receiver.drain().await;
+        let quiet = async {
+            // Both at once: neither may use up the grace of the other.
+            futures_lite::future::zip(self.receiver.quiet(), self.relay.drain()).await;
+        };
+        if within(grace, quiet).await.is_none() {
+            self.receiver.cut();
+            self.relay.cut();
+            within(CUT_GRACE, async {
+                futures_lite::future::zip(self.receiver.quiet(), self.relay.drain()).await;
+            })
+            .await;
+        }
+        for queue in self.logs.values() {
+            queue.close();
+        }
+        for commits in self.commits.take() {
+            commits.await;
+        }
+    }
+}

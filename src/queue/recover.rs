@@ -174,7 +174,7 @@ async fn find<S: Store>(
             }
         };
         found.last = found.last.max(number);
-        match open_segment(store, options, &name, number).await {
+        match open_segment(store, options, &name, number).await? {
             Ok(segment) => {
                 found.segments.insert(number, segment);
             }
@@ -187,27 +187,56 @@ async fn find<S: Store>(
     Ok(found)
 }
 
+/// Opens a segment. What is wrong with the file itself is in the inner result;
+/// what is wrong with reading it would make its mail disappear, and is an error.
 async fn open_segment<S: Store>(
     store: &S,
     options: &QueueOptions,
     name: &str,
     number: u32,
-) -> Result<Opened<S::File>, String> {
-    let text = |error: io::Error| error.to_string();
-    let file = store.open(name, OpenMode::Read).await.map_err(text)?;
-    let len = file.len().await.map_err(text)?.min(u64::from(SEGMENT_SIZE_MAX)) as u32;
+) -> Result<Result<Opened<S::File>, String>, QueueError> {
+    let failed = || QueueError::io(format!("opening {name} in {} failed", store.describe()));
+    let file = store.open(name, OpenMode::Read).await.map_err(failed())?;
+    let len = file.len().await.map_err(failed())?.min(u64::from(SEGMENT_SIZE_MAX)) as u32;
     if len < DATA_START {
-        return Err("too short for a segment".into());
+        return Ok(Err("too short for a segment".into()));
     }
-    let bytes = file.read_at(0, DATA_START as usize).await.map_err(text)?;
-    match SegmentHeader::decode(&bytes) {
+    let bytes = read_through(&file, 0, DATA_START).await.map_err(failed())?;
+    Ok(match SegmentHeader::decode(&bytes) {
         Err(bad) => Err(bad.to_string()),
         Ok(header) if header.log != options.log => Err(format!("a segment of log {}", header.log)),
         Ok(header) if header.segment != number => {
             Err(format!("segment {:08x} by its header", header.segment))
         }
         Ok(header) => Ok(Opened { file, header, len }),
+    })
+}
+
+/// Reads `len` bytes at `at`. Blocks that the device cannot read are zeroes,
+/// which no record is made of, so that they show as damage and not as an end.
+async fn read_through<F: StoreFile>(file: &F, at: u32, len: u32) -> io::Result<Vec<u8>> {
+    match file.read_at(u64::from(at), len as usize).await {
+        Err(error) if is_unreadable(&error) => {}
+        other => return other,
     }
+    let mut bytes = Vec::with_capacity(len as usize);
+    while bytes.len() < len as usize {
+        let from = u64::from(at) + bytes.len() as u64;
+        let to_boundary = BLOCK - (from % BLOCK as u64) as usize;
+        let piece = to_boundary.min(len as usize - bytes.len());
+        match file.read_at(from, piece).await {
+            Ok(read) => bytes.extend_from_slice(&read),
+            Err(error) if is_unreadable(&error) => bytes.resize(bytes.len() + piece, 0),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
+/// True for an error that concerns some sectors (EIO), not the file or us.
+fn is_unreadable(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    error.raw_os_error() == Some(EIO)
 }
 
 /// Walks a segment, handing each sound record to `visit` with its payload and
@@ -222,7 +251,7 @@ async fn walk<F: StoreFile>(
         match walk.step(&window, window_at) {
             Walked::Need { at, len } => {
                 let len = len.max(WINDOW).min(segment.len - at);
-                let read = segment.file.read_at(u64::from(at), len as usize).await;
+                let read = read_through(&segment.file, at, len).await;
                 let number = segment.header.segment;
                 let what = format!("reading segment {number:08x} failed");
                 window = read.map_err(QueueError::io(what))?;

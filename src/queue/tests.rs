@@ -1,6 +1,7 @@
 //! Tests of the queue as a whole, over the store in memory.
 
 mod crash;
+mod fixture;
 mod model;
 mod random;
 mod running;

@@ -4,6 +4,7 @@
 //!
 //! | module | tool |
 //! |---|---|
+//! | [`segments`] | `ringpost-segments` |
 //! | [`verify`] | `ringpost-load verify` |
 //!
 //! The rest is shared between them.
@@ -12,5 +13,6 @@ pub mod corpus;
 pub mod latency;
 pub mod ledger;
 pub mod message;
+pub mod segments;
 pub mod values;
 pub mod verify;

@@ -247,3 +247,34 @@ fn one_copy_of_a_segment_header_is_enough() {
     let (queue, report) = open(&store);
     assert_eq!((queue.live(), report.foreign.len()), (0, 1));
 }
+
+#[test]
+fn a_settled_streamed_message_may_lose_its_middle_before_its_ends() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let before = put(&bench, &queue, "b@example.com", 1, b".\r\n");
+    let long = put(&bench, &queue, "l@example.com", 1, &[b'x'; 185_000]);
+    let commit = queue.message(long).unwrap().commit.unwrap();
+    assert!(commit.segment > long.place.segment + 1, "parts lie in segments between");
+    let after = put(&bench, &queue, "a@example.com", 1, b".\r\n");
+    assert_eq!(after.place.segment, commit.segment);
+    let done = queue.record(long, &[outcome(0, Disposition::Delivered, 1)]).unwrap();
+    bench.run(done).unwrap().unwrap();
+    bench.turn(100);
+    assert!(queue.counters().segments_freed > 0);
+    let (queue, report) = open(&store.crash_image(CrashPolicy::Lose));
+    assert_eq!(report.damage, []);
+    assert_eq!(queue.ids_after(None, 9), [before, after]);
+}
+
+#[test]
+fn a_streamed_message_that_lost_a_part_is_reported() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let long = put(&bench, &queue, "l@example.com", 1, &[b'x'; 40_000]);
+    let after = put(&bench, &queue, "a@example.com", 1, b".\r\n");
+    flip(&store, long.place.segment, long.place.offset + 20_000);
+    let (queue, report) = open(&store);
+    assert_eq!(report.damage.len(), 2, "the part, and the message: {report:?}");
+    assert_eq!(queue.ids_after(None, 9), [after]);
+}

@@ -322,3 +322,44 @@ fn ids_come_in_pages() {
     }
     assert_eq!(seen, expected);
 }
+
+#[test]
+fn the_same_on_a_real_disk() {
+    use crate::io::executor::{run_pinned, spawn};
+    use crate::io::uring::UringStore;
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_path_buf();
+    let done = run_pinned("queue", None, move || async move {
+        let options = || QueueOptions { segment_size: 1 << 20, ..options() };
+        let store = UringStore::new(path);
+        let (queue, _) = Queue::open(store.clone(), options(), NOW).await.unwrap();
+        let commits = spawn(queue.clone().run_commits());
+        let body: Vec<u8> = (0..70_000u32).map(|n| (n % 253) as u8).collect();
+        let mut last = None;
+        let mut kept = Vec::new();
+        for n in 0..100 {
+            let size = 700 * n;
+            let sent = envelope("a@example.com", 1);
+            let (id, commit) = queue.append(&sent, |_, _| {}, &[&body[..size]]).unwrap();
+            commit.await.unwrap();
+            if n % 10 == 0 {
+                kept.push((id, size));
+            } else {
+                last = Some(queue.record(id, &[outcome(0, Disposition::Delivered, 1)]).unwrap());
+            }
+        }
+        last.unwrap().await.unwrap();
+        queue.close();
+        commits.await;
+        assert_eq!(queue.poisoned(), None);
+        drop(queue);
+        let (queue, report) = Queue::open(store, options(), NOW).await.unwrap();
+        assert_eq!((report.damage, report.foreign, report.cut), (vec![], vec![], None));
+        assert_eq!(queue.ids_after(None, 99), kept.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        for (id, size) in kept {
+            assert_eq!(*queue.load(id).await.unwrap().body, body[..size]);
+        }
+    });
+    done.unwrap().join().unwrap();
+}

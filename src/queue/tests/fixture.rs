@@ -1,0 +1,94 @@
+//! Logs as released versions have written them, which every later version must
+//! read: `tests/fixtures/log-vN` for format version N.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::queue::format::FORMAT_VERSION;
+
+fn fixture(version: u32) -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.join(format!("tests/fixtures/log-v{version}"))
+}
+
+fn long_body() -> Vec<u8> {
+    let line = |n: u32| format!("line {n} of a long message\r\n").into_bytes();
+    (0..1200).flat_map(line).chain(*b".\r\n").collect()
+}
+
+/// What the log is about, in the order of its ids: sender, body, and the
+/// attempts made for each recipient that is left.
+fn expected() -> Vec<(&'static str, Vec<u8>, Vec<(u16, u16)>)> {
+    vec![
+        ("deferred@example.com", b"Subject: 1\r\n\r\none\r\n.\r\n".to_vec(), vec![(1, 3), (2, 0)]),
+        ("long@example.com", long_body(), vec![(0, 1)]),
+        ("late@example.com", b"Subject: 3\r\n\r\n..three\r\n.\r\n".to_vec(), vec![(0, 0)]),
+    ]
+}
+
+/// Run by hand when the format version changes, to add the new fixture.
+#[test]
+#[ignore = "writes a fixture into the source tree"]
+fn write_the_fixture() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let record = |id, outcomes: &[Outcome]| {
+        bench.run(queue.record(id, outcomes).unwrap()).unwrap().unwrap();
+    };
+    let [first, long, late] = &expected()[..] else { unreachable!() };
+    let deferred = put(&bench, &queue, first.0, 3, &first.1);
+    record(
+        deferred,
+        &[outcome(0, Disposition::Delivered, 1), outcome(1, Disposition::Deferred, 1)],
+    );
+    let filler = |size: usize| {
+        let id = put(&bench, &queue, "filler@example.com", 1, &vec![b'x'; size]);
+        record(id, &[outcome(0, Disposition::Failed, 1)]);
+    };
+    (0..4).for_each(|_| filler(7000));
+    let long = put(&bench, &queue, long.0, 1, &long.1);
+    record(deferred, &[outcome(1, Disposition::Deferred, 2)]);
+    record(long, &[outcome(0, Disposition::Deferred, 1)]);
+    record(deferred, &[outcome(1, Disposition::Deferred, 3)]);
+    (0..12).for_each(|_| filler(7000));
+    put(&bench, &queue, late.0, 1, &late.1);
+    bench.turn(100);
+    drop(queue.stream(&envelope("abandoned@example.com", 1), |_, _| {}).unwrap());
+    queue.close();
+    bench.turn(100);
+    let dir = fixture(FORMAT_VERSION);
+    std::fs::create_dir_all(&dir).unwrap();
+    for name in futures_lite::future::block_on(crate::io::store::Store::list(&store)).unwrap() {
+        std::fs::write(dir.join(&name), store.contents(&name).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn logs_of_every_version_open() {
+    for version in 1..=FORMAT_VERSION {
+        let store = MemoryStore::new();
+        for entry in std::fs::read_dir(fixture(version)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            store.put(&name, std::fs::read(entry.path()).unwrap());
+        }
+        let (queue, report) = open(&store);
+        assert_eq!((&report.damage[..], &report.foreign[..]), (&[][..], &[][..]), "{report:?}");
+        assert_eq!(report.unfinished, 1, "{report:?}");
+        let bench = Bench::new();
+        let ids = queue.ids_after(None, 9);
+        assert_eq!(ids.len(), expected().len());
+        for (id, (sender, body, recipients)) in ids.into_iter().zip(expected()) {
+            assert_eq!(bench.run(queue.envelope(id)).unwrap().unwrap().sender, sender);
+            assert_eq!(body_of(&bench, &queue, id), body);
+            let state = queue.message(id).unwrap();
+            let found: Vec<_> =
+                state.recipients.iter().map(|r| (r.recipient, r.attempts)).collect();
+            assert_eq!(found, recipients, "{sender}");
+            let tried = recipients.into_iter().filter(|(_, attempts)| *attempts > 0);
+            let words: Vec<_> =
+                tried.map(|(at, n)| outcome(at, Disposition::Deferred, n)).collect();
+            assert_eq!(bench.run(queue.last_outcomes(id)).unwrap().unwrap(), words, "{sender}");
+        }
+    }
+}

@@ -21,6 +21,8 @@
 
 mod offer;
 #[cfg(test)]
+mod pair;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;

@@ -295,3 +295,48 @@ fn input_cut_anywhere_gives_the_same_events() {
         assert_eq!(events, [Event::Refused { recipient: 1 }, Event::SendBody], "cut at {cut}");
     }
 }
+
+proptest::proptest! {
+    /// Each transaction ends at most once, in order, and the invariants of the
+    /// driver's contract hold, whatever is sent and however it is cut.
+    #[test]
+    fn nothing_a_server_says_breaks_the_contract(
+        pieces in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "220 hi\r\n", "250 ok\r\n", "250-a\r\n", "250 PIPELINING\r\n", "250-PIPELINING\r\n",
+                "354 go\r\n", "421 bye\r\n", "450 no\r\n", "550 5.1.1 no\r\n", "55", "2", "\r\n", "x",
+            ]),
+            0..40,
+        ),
+    ) {
+        let mut pair = Pair::new();
+        let (mut pending, mut begun, mut finished) = (String::new(), 0, 0);
+        let mut refused = [false; 3];
+        for piece in pieces {
+            pending += piece;
+            loop {
+                let (read, event) = pair.client.step(pending.as_bytes(), &mut pair.out);
+                pending.drain(..read);
+                match event {
+                    Event::NeedInput => break,
+                    Event::Closed(_) => return Ok(()),
+                    Event::Refused { recipient } => {
+                        assert!(!std::mem::replace(&mut refused[recipient], true));
+                    }
+                    Event::SendBody => pair.client.body_sent(),
+                    Event::Finished => {
+                        finished += 1;
+                        refused = [false; 3];
+                        assert!(finished <= begun && pair.client.code() >= 200);
+                    }
+                    Event::Ready => {}
+                }
+                if pair.client.may_begin() {
+                    pair.begin(THREE);
+                    begun += 1;
+                    assert!(begun <= finished + 2);
+                }
+            }
+        }
+    }
+}

@@ -25,11 +25,11 @@ use crate::queue::{QueueError, StreamedAppend};
 use super::hooks::{Accepted, Hooks, Refused};
 use super::session::Session;
 
-/// A body past `limits.message_size` is read on, to be refused at its end; one
-/// past this many times the limit is not waited for.
+/// A body past `limits.message_size` is read on, to be refused at its end; the
+/// end of one past this many times the limit is not waited for.
 const PATIENCE: u64 = 4;
 
-/// The client went away, was too slow, or sent without end: no verdict.
+/// The client went away or was too slow: no verdict.
 pub(super) struct Lost;
 
 /// Where the body goes.
@@ -79,7 +79,10 @@ impl<S: Store, H: Hooks> Session<S, H> {
             if self.buffer.room().is_empty() {
                 self.buffer.compact();
                 if self.buffer.room().is_empty() && !self.buffer.grow() {
-                    self.spill(&mut intake, scanned).await?;
+                    if let Some(verdict) = self.out_of_patience(&intake) {
+                        return Ok(verdict);
+                    }
+                    self.spill(&mut intake, scanned).await;
                     scanned = 0;
                 }
             }
@@ -87,12 +90,20 @@ impl<S: Store, H: Hooks> Session<S, H> {
         }
     }
 
-    /// Empties the full buffer into the log, or drops what will be refused.
-    async fn spill(&mut self, intake: &mut Intake<S>, len: usize) -> Result<(), Lost> {
+    /// Ends the session of a client that sends far more than it may: the end of
+    /// its message may never come.
+    fn out_of_patience(&self, intake: &Intake<S>) -> Option<BodyVerdict> {
         let limit = self.shard.config().limits.message_size;
-        if intake.scanner.size() > limit.saturating_mul(PATIENCE) {
-            return Err(Lost);
-        }
+        let reply = intake.fault(limit)?;
+        (intake.scanner.size() > limit.saturating_mul(PATIENCE)).then(|| {
+            self.refuse(intake, &reply);
+            BodyVerdict::Close(reply)
+        })
+    }
+
+    /// Empties the full buffer into the log, or drops what will be refused.
+    async fn spill(&mut self, intake: &mut Intake<S>, len: usize) {
+        let limit = self.shard.config().limits.message_size;
         if let Some(reply) = intake.fault(limit) {
             intake.stored = Stored::Refused(reply);
         }
@@ -107,7 +118,6 @@ impl<S: Store, H: Hooks> Session<S, H> {
             }
         }
         self.buffer.consume(len);
-        Ok(())
     }
 
     fn begin_stream(&self, intake: &mut Intake<S>) -> Stored<S> {
@@ -132,14 +142,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
         let verdict = match self.store(&mut intake, len, ended).await {
             Ok(id) => BodyVerdict::Queued(id),
             Err(reply) => {
-                self.count_refusal(&reply);
-                self.shard.hooks.refused(Refused {
-                    client: self.peer,
-                    helo: &intake.envelope.helo,
-                    sender: &intake.envelope.sender,
-                    recipient: None,
-                    reply: &reply,
-                });
+                self.refuse(&intake, &reply);
                 BodyVerdict::Refuse(reply)
             }
         };
@@ -147,13 +150,22 @@ impl<S: Store, H: Hooks> Session<S, H> {
         verdict
     }
 
-    fn count_refusal(&self, reply: &Reply) {
+    /// Counts and logs a message that is not taken.
+    fn refuse(&self, intake: &Intake<S>, reply: &Reply) {
         let mut counters = self.shard.counters.borrow_mut();
         if reply.is_permanent() {
             counters.messages_refused += 1;
         } else {
             counters.messages_tempfailed += 1;
         }
+        drop(counters);
+        self.shard.hooks.refused(Refused {
+            client: self.peer,
+            helo: &intake.envelope.helo,
+            sender: &intake.envelope.sender,
+            recipient: None,
+            reply,
+        });
     }
 
     /// Appends and waits for the commit; the shard then takes the message over.

@@ -3,9 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::{EnhancedCode, Reply};
+use crate::io::clock;
 use crate::io::executor::{sleep, spawn};
 use crate::io::net::{Listener, Stream};
 use crate::io::store::Store;
@@ -17,19 +18,26 @@ use super::session::Session;
 
 /// How long to wait after accept failed for want of descriptors or memory.
 const BREATH: Duration = Duration::from_millis(50);
+/// How often that is logged at most.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Accepts for ever. Dropping the future closes the socket.
 pub(super) async fn accept<S: Store, H: Hooks>(shard: Rc<Shared<S, H>>, listener: Listener) {
+    let mut complained: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => admit(&shard, stream, peer),
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
-                tracing::error!(
-                    %error,
-                    "cannot accept connections; if it is for too many open files, raise \
-                     LimitNOFILE (ulimit -n) or lower limits.connections"
-                );
+                let now = clock::monotonic();
+                if complained.is_none_or(|last| now - last > COMPLAIN_EVERY) {
+                    complained = Some(now);
+                    tracing::error!(
+                        %error,
+                        "cannot accept connections; if it is for too many open files, raise \
+                         LimitNOFILE (ulimit -n) or lower limits.connections"
+                    );
+                }
                 sleep(BREATH).await;
             }
         }

@@ -119,14 +119,12 @@ async fn open<S: Store>(
         finished: 0,
         farewell: None,
     };
-    loop {
-        match connection.event().await {
-            Ok(Event::Ready) => return Ok(connection),
-            Ok(_) => unreachable!("nothing was begun"),
-            Err(reply) => {
-                core.counters.borrow_mut().outbound_connect_failures += 1;
-                return Err(Failure { reply, host: connection.host });
-            }
+    match connection.event().await {
+        Ok(Event::Ready) => Ok(connection),
+        Ok(_) => unreachable!("nothing was begun"),
+        Err(reply) => {
+            core.counters.borrow_mut().outbound_connect_failures += 1;
+            Err(Failure { reply, host: connection.host })
         }
     }
 }
@@ -430,9 +428,11 @@ impl<S: Store> Connection<S> {
             self.lane.put_back(flight.attempt.handle);
         }
         let before_mail = matches!(self.client.phase(), Phase::Mail | Phase::Reset);
+        let cut = self.guard.interrupted() == Some(Interrupt::Cut);
         match (self.current.take(), &why) {
             (None, _) => {}
-            (Some(flight), _) if before_mail && self.finished > 0 => {
+            // Nothing is held against the message: it is tried again at once.
+            (Some(flight), _) if cut || (before_mail && self.finished > 0) => {
                 self.lane.put_back(flight.attempt.handle);
             }
             (Some(flight), Some(reply)) => {
@@ -442,7 +442,7 @@ impl<S: Store> Connection<S> {
             (Some(_), None) => unreachable!("only an idle connection ends without a reason"),
         }
         let fruitless = why
-            .filter(|_| self.finished == 0)
+            .filter(|_| self.finished == 0 && !cut)
             .map(|reply| Failure { reply, host: self.host.clone() });
         let waiting = self.lane.closed(fruitless.clone(), now);
         if let Some(failure) = fruitless {

@@ -79,7 +79,7 @@ pub struct SiteState {
 pub struct Parts<S: Store> {
     /// The configuration.
     pub config: Arc<Config>,
-    /// The logs that this shard has open, its own first.
+    /// The logs that this shard has open, its own among them.
     pub logs: Vec<(ShardId, Queue<S>)>,
     /// Where the files of any log are, for messages of other shards.
     pub stores: Box<dyn Fn(ShardId) -> S>,
@@ -245,7 +245,8 @@ impl<S: Store> Relay<S> {
         }
     }
 
-    /// Ends all connections at once. What was under way counts as deferred.
+    /// Ends all connections at once. What was under way is as if untouched: a
+    /// server that had it may get it again.
     pub fn cut(&self) {
         self.0.watch.cut_all();
     }
@@ -291,7 +292,8 @@ impl<S: Store> Core<S> {
 
     /// The log that takes new mail.
     fn own_log(&self) -> &(ShardId, Queue<S>) {
-        self.logs.first().expect("a shard has a log of its own")
+        let me = self.mesh.me();
+        self.logs.iter().find(|(log, _)| *log == me).expect("a shard has a log of its own")
     }
 
     /// The lane of a site.

@@ -101,3 +101,25 @@ fn deliveries_stop_when_outcomes_cannot_be_recorded() {
         peer.finish().await;
     });
 }
+
+#[test]
+fn what_is_cut_waits_in_the_log_untouched() {
+    run(|| async {
+        let peer = Peer::start(vec![script(&[&HELLO, &["< MAIL", "< RCPT", "< DATA"]])]);
+        let rig = Rig::new(config(&[peer.address])).await;
+        let id = rig.mail(&["a@x.org"], TEXT).await;
+        let begun = async {
+            while rig.counters.borrow().attempts == 0 {
+                crate::io::executor::yield_now().await;
+            }
+        };
+        within(Duration::from_secs(20), begun).await.expect("the attempt begins");
+        assert!(within(Duration::from_millis(1), rig.relay.drain()).await.is_none());
+        rig.relay.cut();
+        rig.drain().await;
+        let left = rig.queue.message(id).unwrap().recipients;
+        assert_eq!((left[0].out, left[0].attempts), (false, 0));
+        assert!(rig.told.outcomes.borrow().is_empty());
+        peer.finish().await;
+    });
+}

@@ -14,10 +14,20 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::thread;
 
+use glommio::GlommioError;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 
 use super::executor::blocking;
 use super::store::{BLOCK, OpenMode, Space, Store, StoreFile};
+
+/// The system's own error where there is one: callers look at its number, and
+/// say themselves which file it is about.
+fn plain<T>(error: GlommioError<T>) -> io::Error {
+    match error {
+        GlommioError::EnhancedIoError { source, .. } => source,
+        other => other.into(),
+    }
+}
 
 /// A directory on a real filesystem.
 #[derive(Clone)]
@@ -56,7 +66,7 @@ impl UringStore {
         .await?;
         let opened = OpenOptions::new().read(true).dma_open(&path).await;
         fs::remove_file(&path)?;
-        opened.map_err(io::Error::from)?.close().await.map_err(io::Error::from)?;
+        opened.map_err(plain)?.close().await.map_err(plain)?;
         PROBED.with_borrow_mut(|probed| probed.push(device));
         Ok(())
     }
@@ -83,7 +93,7 @@ impl Store for UringStore {
                 options.write(true).create_new(true);
             }
         }
-        let file = options.dma_open(self.path(name)).await.map_err(io::Error::from)?;
+        let file = options.dma_open(self.path(name)).await.map_err(plain)?;
         Ok(UringFile { file })
     }
 
@@ -162,7 +172,7 @@ impl StoreFile for UringFile {
         assert!(len % BLOCK == 0 && pos % BLOCK as u64 == 0, "writes are whole blocks");
         assert!(len <= buf.len());
         buf.0.trim_to_size(len);
-        let written = self.file.write_at(buf.0, pos).await.map_err(io::Error::from)?;
+        let written = self.file.write_at(buf.0, pos).await.map_err(plain)?;
         if written == len {
             Ok(())
         } else {
@@ -174,7 +184,7 @@ impl StoreFile for UringFile {
     }
 
     async fn read_at(&self, pos: u64, len: usize) -> io::Result<Vec<u8>> {
-        let read = self.file.read_at(pos, len).await.map_err(io::Error::from)?;
+        let read = self.file.read_at(pos, len).await.map_err(plain)?;
         if read.len() < len {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -185,19 +195,19 @@ impl StoreFile for UringFile {
     }
 
     async fn sync(&self) -> io::Result<()> {
-        self.file.fdatasync().await.map_err(io::Error::from)
+        self.file.fdatasync().await.map_err(plain)
     }
 
     async fn allocate(&self, len: u64) -> io::Result<()> {
-        self.file.pre_allocate(len, false).await.map_err(io::Error::from)
+        self.file.pre_allocate(len, false).await.map_err(plain)
     }
 
     async fn truncate(&self, len: u64) -> io::Result<()> {
-        self.file.truncate(len).await.map_err(io::Error::from)
+        self.file.truncate(len).await.map_err(plain)
     }
 
     async fn len(&self) -> io::Result<u64> {
-        self.file.file_size().await.map_err(io::Error::from)
+        self.file.file_size().await.map_err(plain)
     }
 
     async fn close(self) {
@@ -234,7 +244,8 @@ mod tests {
             assert_eq!(store.list().await.unwrap(), ["b"]);
             assert!(store.space().unwrap().available > 0);
             store.remove("b").await.unwrap();
-            assert!(store.open("b", OpenMode::Read).await.is_err());
+            let missing = store.open("b", OpenMode::Read).await.err().unwrap();
+            assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
         })
         .unwrap()
         .join()

@@ -49,8 +49,10 @@ fn write_the_fixture() {
     let long = put(&bench, &queue, long.0, 1, &long.1);
     record(deferred, &[outcome(1, Disposition::Deferred, 2)]);
     record(long, &[outcome(0, Disposition::Deferred, 1)]);
+    (0..8).for_each(|_| filler(7000));
+    // The segment of this outcome is freed: survivors take its place.
     record(deferred, &[outcome(1, Disposition::Deferred, 3)]);
-    (0..12).for_each(|_| filler(7000));
+    (0..8).for_each(|_| filler(7000));
     put(&bench, &queue, late.0, 1, &late.1);
     bench.turn(100);
     drop(queue.stream(&envelope("abandoned@example.com", 1), |_, _| {}).unwrap());

@@ -123,9 +123,9 @@ impl Lane {
     /// message: only when more waits than other connections will come for.
     pub(super) fn take_ahead(&self) -> Option<Handle> {
         let mut state = self.state.borrow_mut();
-        let open = state.connections as usize;
-        let backlog = state.queue.len() >= open
-            || (!state.queue.is_empty() && state.connections >= state.share);
+        let (waiting, open) = (state.queue.len(), state.connections as usize);
+        let coming = state.connecting as usize;
+        let backlog = waiting > coming && (waiting >= open || state.connections >= state.share);
         if backlog { state.queue.pop_front() } else { None }
     }
 
@@ -268,5 +268,112 @@ impl State {
         self.fruitless = 0;
         self.back_off_until = Some(now.plus(site_back_off(self.failures)));
         Vec::from(std::mem::take(&mut self.queue))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Envelope, Mail, QueueId};
+
+    fn handle(log: u16) -> Handle {
+        let envelope = Envelope { recipients: vec!["a@x".into()], ..Envelope::default() };
+        Handle {
+            id: QueueId { log: ShardId(log), ..QueueId::default() },
+            recipients: [0].into_iter().collect(),
+            attempts: 0,
+            commit: None,
+            size: 0,
+            mail: Arc::new(Mail { envelope, body: Box::default() }),
+        }
+    }
+
+    fn lane(share: u32) -> Lane {
+        Lane::new(Arc::new(Site::new(&["127.0.0.1:25".parse().unwrap()])), share)
+    }
+
+    fn failure() -> Failure {
+        let reply = Reply { code: 451, enhanced: None, text: "down".into() };
+        Failure { reply, host: "h:25".into() }
+    }
+
+    const NOW: UnixMillis = UnixMillis(1_000_000);
+
+    #[test]
+    fn opens_connections_up_to_the_share_and_wakes_the_idle_first() {
+        let lane = lane(2);
+        let kicks: Vec<_> = (0..3).map(|_| lane.push(handle(0), NOW).unwrap()).collect();
+        assert_eq!(kicks, [Kick::Open, Kick::Open, Kick::Wait]);
+        lane.connected();
+        assert!(lane.take().is_some() && lane.take().is_some());
+        assert!(lane.take_ahead().is_none(), "the other connection will come for it");
+        lane.connected();
+        assert!(lane.take_ahead().is_some(), "no other connection is to be had");
+        let idle = lane.idle(NOW);
+        assert_eq!(lane.push(handle(0), NOW).unwrap(), Kick::Wait);
+        futures_lite::future::block_on(idle.signal.wait());
+        assert!(!idle.is_expired());
+        let idle = lane.idle(NOW);
+        lane.wake_idle(UnixMillis(NOW.0 - 1));
+        assert!(!idle.is_expired(), "it has not waited for long");
+        lane.wake_idle(NOW);
+        assert!(idle.is_expired());
+    }
+
+    #[test]
+    fn a_dead_site_is_left_alone_then_probed_by_one_connection() {
+        let lane = lane(5);
+        assert_eq!(lane.push(handle(0), NOW).unwrap(), Kick::Open);
+        assert_eq!(lane.connect_failed(failure(), NOW).len(), 1);
+        assert_eq!(lane.push(handle(0), NOW).unwrap_err().1.host, "h:25");
+        assert!(!lane.is_forgettable(NOW));
+        let after = lane.figures(NOW).back_off_until.unwrap();
+        assert!(lane.is_forgettable(after));
+        assert_eq!(lane.push(handle(0), after).unwrap(), Kick::Open);
+        assert_eq!(lane.push(handle(0), after).unwrap(), Kick::Wait, "one probe");
+        lane.connected();
+        assert_eq!(lane.kick(after), Kick::Open, "it works again");
+        // A second failure in a row would have been a longer one.
+        lane.fruitful();
+        assert_eq!(lane.figures(after).last_failure, None);
+    }
+
+    #[test]
+    fn a_refused_further_connection_is_no_failure_of_the_site() {
+        let lane = lane(5);
+        for _ in 0..3 {
+            lane.push(handle(0), NOW).unwrap();
+        }
+        lane.connected();
+        assert!(lane.connect_failed(failure(), NOW).is_empty());
+        assert!(lane.connect_failed(failure(), NOW).is_empty());
+        assert_eq!(lane.push(handle(0), NOW).unwrap(), Kick::Wait, "not at once");
+        let later = UnixMillis(NOW.0 + GROWTH_PAUSE_MS);
+        assert_eq!(lane.kick(later), Kick::Open);
+    }
+
+    #[test]
+    fn connections_that_bring_nothing_are_a_failure_in_the_end() {
+        let lane = lane(1);
+        for round in 1..=FRUITLESS_MAX {
+            assert_eq!(lane.push(handle(0), NOW).unwrap(), Kick::Open);
+            lane.connected();
+            lane.put_back(lane.take().unwrap());
+            let deferred = lane.closed(Some(failure()), NOW).len();
+            assert_eq!(deferred, if round == FRUITLESS_MAX { round as usize } else { 0 });
+        }
+        assert!(lane.push(handle(0), NOW).is_err());
+    }
+
+    #[test]
+    fn purges_the_logs_meant() {
+        let lane = lane(1);
+        for log in [0, 1, 0] {
+            lane.push(handle(log), NOW).unwrap();
+        }
+        assert_eq!(lane.purge(|log| log == ShardId(0)).len(), 2);
+        assert!(lane.has_queued());
+        assert_eq!(lane.purge(|_| true)[0].id.log, ShardId(1));
+        assert!(!lane.has_queued());
     }
 }

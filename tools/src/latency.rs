@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -18,6 +19,11 @@ pub fn histogram() -> Histogram<u64> {
 /// Notes one latency.
 pub fn record(histogram: &mut Histogram<u64>, ns: u64) {
     histogram.saturating_record(ns.min(CEILING_NS));
+}
+
+/// A span in nanoseconds, as histograms and ledgers take it.
+pub fn ns(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The percentiles that every report names.

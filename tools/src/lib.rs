@@ -5,14 +5,23 @@
 //! | module | tool |
 //! |---|---|
 //! | [`segments`] | `ringpost-segments` |
+//! | [`load`] | `ringpost-load` |
+//! | [`demo`] | `ringpost-demo` |
+//! | [`sink`] | `ringpost-sink` |
 //! | [`verify`] | `ringpost-load verify` |
 //!
 //! The rest is shared between them.
 
 pub mod corpus;
+pub mod demo;
+pub mod draw;
+pub mod interrupt;
 pub mod latency;
 pub mod ledger;
+pub mod load;
+pub mod machine;
 pub mod message;
 pub mod segments;
+pub mod sink;
 pub mod values;
 pub mod verify;

@@ -5,8 +5,8 @@
 //! formatting.
 //!
 //! The header field `X-Ringpost-Load: RUN-SEQ` is how the ledgers know a
-//! message again; the CRC32C of everything behind that line, up to and without
-//! the terminator, is how they know that it arrived unchanged.
+//! message again; the CRC32C of everything behind that line, the terminator
+//! included, is how they know that it arrived unchanged.
 
 use std::fmt;
 use std::str::FromStr;
@@ -82,7 +82,7 @@ impl FromStr for Mark {
 pub struct Template {
     /// What follows the mark, terminator included.
     pub wire: Box<[u8]>,
-    /// CRC32C of `wire` without the terminator.
+    /// CRC32C of `wire`.
     pub crc: u32,
     /// True if it has octets above 127, so that BODY=8BITMIME is due.
     pub eight_bit: bool,
@@ -96,7 +96,7 @@ impl Template {
     }
 
     fn from_wire(wire: Vec<u8>) -> Self {
-        let crc = crc32c::crc32c(&wire[..wire.len() - TERMINATOR.len()]);
+        let crc = crc32c::crc32c(&wire);
         let eight_bit = !wire.is_ascii();
         Template { wire: wire.into_boxed_slice(), crc, eight_bit }
     }

@@ -12,7 +12,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -81,10 +81,24 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// The first receipt of a recipient that was promised; times in nanoseconds
+/// since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Which of the senders' ledgers promised it.
+    pub ledger: usize,
+    /// When the message began.
+    pub start_ns: u64,
+    /// When the sink took it.
+    pub received_ns: u64,
+}
+
+#[derive(Clone, Copy)]
 struct Sent {
     start_ns: u64,
     crc: u32,
-    receipts: u32,
+    receipts: u16,
+    ledger: u16,
 }
 
 type Key = (Mark, u64);
@@ -95,15 +109,15 @@ fn key(mark: Mark, recipient: &str) -> Key {
     (mark, hasher.finish())
 }
 
-/// Compares the ledgers at `sent` and `received`; `each` is told of every
-/// first receipt: its start and its receipt, in nanoseconds since the epoch.
+/// Compares the ledgers at `sent` with the one at `received`; `each` is told of
+/// every first receipt.
 ///
 /// # Errors
 /// A file cannot be read or is no ledger of its side.
 pub fn compare(
-    sent: &Path,
+    sent: &[PathBuf],
     received: &Path,
-    mut each: impl FnMut(u64, u64),
+    mut each: impl FnMut(Arrival),
 ) -> io::Result<Verdict> {
     let mut expected: HashMap<Key, Sent> = HashMap::new();
     let mut verdict = Verdict {
@@ -119,15 +133,17 @@ pub fn compare(
         damaged_marks: Vec::new(),
         end_to_end: latency::histogram(),
     };
-    read(sent, Side::Sent, |entry| {
-        let Some(mark) = entry.mark else { return };
-        verdict.messages += 1;
-        let start_ns = entry.unix_ns.saturating_sub(entry.figure);
-        for recipient in entry.recipients.split(',') {
-            let sent = Sent { start_ns, crc: entry.crc, receipts: 0 };
-            expected.insert(key(mark, recipient), sent);
-        }
-    })?;
+    for (ledger, path) in sent.iter().enumerate() {
+        read(path, Side::Sent, |entry| {
+            let Some(mark) = entry.mark else { return };
+            verdict.messages += 1;
+            let start_ns = entry.unix_ns.saturating_sub(entry.figure);
+            let sent = Sent { start_ns, crc: entry.crc, receipts: 0, ledger: ledger as u16 };
+            for recipient in entry.recipients.split(',') {
+                expected.insert(key(mark, recipient), sent);
+            }
+        })?;
+    }
     verdict.sent = expected.len() as u64;
     read(received, Side::Received, |entry| {
         let Some(mark) = entry.mark else {
@@ -143,14 +159,18 @@ pub fn compare(
                 verdict.damaged += 1;
                 keep(&mut verdict.damaged_marks, || format!("{mark} to {recipient}"));
             }
-            sent.receipts += 1;
+            sent.receipts = sent.receipts.saturating_add(1);
             if sent.receipts > 1 {
                 verdict.duplicated += 1;
                 continue;
             }
             verdict.received += 1;
             latency::record(&mut verdict.end_to_end, entry.unix_ns.saturating_sub(sent.start_ns));
-            each(sent.start_ns, entry.unix_ns);
+            each(Arrival {
+                ledger: usize::from(sent.ledger),
+                start_ns: sent.start_ns,
+                received_ns: entry.unix_ns,
+            });
         }
     })?;
     verdict.lost = verdict.sent - verdict.received;
@@ -192,7 +212,7 @@ mod tests {
         let (a, b) = (dir.path().join("sent"), dir.path().join("received"));
         ledger(&a, Side::Sent, sent);
         ledger(&b, Side::Received, received);
-        compare(&a, &b, |_, _| ()).unwrap()
+        compare(&[a], &b, |_| ()).unwrap()
     }
 
     #[test]

@@ -221,6 +221,15 @@ impl Client {
         self.offer
     }
 
+    /// Sends commands one by one from now on, whatever the server offers.
+    ///
+    /// # Panics
+    /// Unless nothing is under way.
+    pub fn send_one_by_one(&mut self) {
+        assert!(self.phase == Phase::Idle, "between transactions");
+        self.offer.pipelining = false;
+    }
+
     /// What the connection waits for, or where it stood when it ended.
     pub fn phase(&self) -> Phase {
         self.phase

@@ -107,6 +107,15 @@ fn without_pipelining_commands_go_one_by_one() {
 }
 
 #[test]
+fn a_driver_can_do_without_pipelining() {
+    let mut pair = Pair::ready(&["PIPELINING", "8BITMIME"]);
+    pair.client.send_one_by_one();
+    pair.begin(ONE);
+    pair.said("MAIL FROM:<s@example.com>\r\n");
+    assert!(pair.client.offer().eight_bit_mime);
+}
+
+#[test]
 fn all_recipients_refused_resets_before_the_next() {
     let mut pair = Pair::ready(&[]);
     pair.begin(ONE);

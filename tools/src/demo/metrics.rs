@@ -1,0 +1,116 @@
+//! The server's figures, read from its `/metrics` while it runs: one plain HTTP
+//! request, and the sums over its shards of the few families that are shown.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Figures of the server at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Messages answered 250.
+    pub accepted: u64,
+    /// Recipients delivered.
+    pub delivered: u64,
+    /// Messages not settled yet.
+    pub queued: u64,
+    /// Flushes of the log.
+    pub flushes: u64,
+    /// Bytes written to the log.
+    pub bytes_written: u64,
+    /// Bytes of messages accepted.
+    pub bytes_accepted: u64,
+    /// Memory in RAM, in bytes.
+    pub resident: u64,
+}
+
+/// Asks the server whose HTTP port is at `address`.
+///
+/// # Errors
+/// Those of the connection; the answer was not 200.
+pub fn read(address: SocketAddr) -> io::Result<Figures> {
+    let text = get(address, "/metrics")?;
+    let counter = |name: &str| sum(&text, &format!("ringpost_{name}_total"));
+    let gauge = |name: &str| sum(&text, &format!("ringpost_{name}"));
+    Ok(Figures {
+        accepted: counter("messages_accepted"),
+        delivered: counter("recipients_delivered"),
+        queued: gauge("queued_messages"),
+        flushes: counter("flushes"),
+        bytes_written: counter("bytes_written"),
+        bytes_accepted: counter("bytes_accepted"),
+        resident: gauge("resident_memory_bytes"),
+    })
+}
+
+/// True once the server says that it is in health.
+pub fn is_healthy(address: SocketAddr) -> bool {
+    get(address, "/healthz").is_ok()
+}
+
+fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    if text.starts_with("HTTP/1.1 200 ") {
+        Ok(text)
+    } else {
+        let status = text.lines().next().unwrap_or("no answer");
+        Err(io::Error::other(format!("{path}: {status}")))
+    }
+}
+
+/// The sum of all samples of the family `name`.
+fn sum(text: &str, name: &str) -> u64 {
+    let value = |line: &str| -> Option<u64> {
+        let rest = line.strip_prefix(name)?;
+        let rest = match rest.strip_prefix('{') {
+            Some(labels) => labels.rsplit_once('}')?.1,
+            None => rest,
+        };
+        Some(rest.strip_prefix(' ')?.split(' ').next()?.parse::<f64>().ok()? as u64)
+    };
+    text.lines().filter_map(value).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn sums_over_shards_and_takes_no_family_for_another() {
+        let text = "# HELP ringpost_flushes Flushes.\n\
+                    ringpost_flushes_total{shard=\"0\"} 7\n\
+                    ringpost_flushes_total{shard=\"1\"} 5\n\
+                    ringpost_flushes_total_more 100\n\
+                    ringpost_resident_memory_bytes 1.5e6\n";
+        assert_eq!(sum(text, "ringpost_flushes_total"), 12);
+        assert_eq!(sum(text, "ringpost_resident_memory_bytes"), 1_500_000);
+        assert_eq!(sum(text, "ringpost_nothing"), 0);
+    }
+
+    #[test]
+    fn asks_over_http() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            for status in ["200 OK", "503 Service Unavailable"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 1024];
+                let count = stream.read(&mut request).unwrap();
+                assert!(request[..count].starts_with(b"GET /"));
+                let body = "ringpost_queued_messages{shard=\"0\"} 3\n";
+                write!(stream, "HTTP/1.1 {status}\r\n\r\n{body}").unwrap();
+            }
+        });
+        assert_eq!(read(address).unwrap().queued, 3);
+        assert!(!is_healthy(address));
+        server.join().unwrap();
+    }
+}

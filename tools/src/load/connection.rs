@@ -1,0 +1,309 @@
+//! One connection of the load generator: drives the SMTP client engine over a
+//! stream, one message after the other.
+//!
+//! On the way of a message nothing is allocated or formatted: commands and the
+//! message go into one buffer that lives as long as the connection and leave
+//! with one write; a reply costs one read, a message two readings of the clock;
+//! the deadline for a reply is one store (`io::watch`).
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ringpost::io::executor::sleep;
+use ringpost::io::net::Stream;
+use ringpost::io::watch::{Guard, Interrupt};
+use ringpost::proto::smtp::client::{Client, End, Event, Transaction};
+
+use super::plan::Plan;
+use super::schedule::Ticket;
+use super::worker::Worker;
+use crate::latency::{self, ns};
+use crate::message::Mark;
+
+/// Room for replies; holds any line that the engine takes.
+const INPUT: usize = 4096;
+
+const _: () = assert!(INPUT >= ringpost::base::limits::PEER_REPLY_LINE_MAX);
+
+/// Messages up to this size are put behind their mark in one buffer and leave
+/// with one write; larger ones are written as they lie, after their mark.
+const COPIED_MAX: usize = 64 * 1024;
+
+/// A message under way.
+struct Sending {
+    ticket: Ticket,
+    /// When it began, or should have.
+    start: Instant,
+    /// Indexes of recipients that were refused.
+    refused: Vec<usize>,
+    body_sent: bool,
+}
+
+/// A connection and its client.
+pub struct Connection {
+    worker: Rc<Worker>,
+    plan: Arc<Plan>,
+    stream: Stream,
+    guard: Guard,
+    client: Client,
+    input: Box<[u8]>,
+    filled: (usize, usize),
+    out: Vec<u8>,
+    current: Option<Sending>,
+    next: Option<Sending>,
+    begun: u64,
+    /// When connected, until the first bytes have come.
+    ungreeted: Option<Instant>,
+    heard_421: bool,
+    answered: bool,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Those of connect(2).
+    pub async fn open(worker: Rc<Worker>) -> io::Result<Self> {
+        let plan = Arc::clone(&worker.plan);
+        let start = Instant::now();
+        let stream = Stream::connect(plan.target, plan.timeout).await?;
+        let connected = Instant::now();
+        latency::record(&mut worker.figures.borrow_mut().connect, ns(connected - start));
+        let guard = worker.watch.guard(stream.hangup());
+        Ok(Connection {
+            client: Client::new(&plan.helo),
+            out: Vec::with_capacity(1024 + plan.wire_max().min(COPIED_MAX)),
+            worker,
+            plan,
+            stream,
+            guard,
+            input: vec![0; INPUT].into_boxed_slice(),
+            filled: (0, 0),
+            current: None,
+            next: None,
+            begun: 0,
+            ungreeted: Some(connected),
+            heard_421: false,
+            answered: false,
+        })
+    }
+
+    /// Sends messages until the run is over or the connection has ended; false
+    /// if no message was answered on it.
+    pub async fn run(mut self) -> bool {
+        if let Err(error) = self.drive().await {
+            let what = match self.guard.interrupted() {
+                Some(Interrupt::TimedOut) => "timed out".to_owned(),
+                _ => error.to_string(),
+            };
+            self.worker.figures.borrow_mut().error(self.client.phase().text(), what);
+        }
+        let unanswered = self.current.iter().chain(&self.next).count() as u64;
+        self.worker.figures.borrow_mut().unanswered += unanswered;
+        self.answered
+    }
+
+    async fn drive(&mut self) -> io::Result<()> {
+        loop {
+            let (start, end) = self.filled;
+            let (used, event) = self.client.step(&self.input[start..end], &mut self.out);
+            self.filled.0 += used;
+            match event {
+                Event::NeedInput => self.exchange().await?,
+                Event::Ready => {
+                    if !self.plan.pipelining {
+                        self.client.send_one_by_one();
+                    }
+                    self.begin_or_quit(Instant::now()).await?;
+                }
+                Event::Refused { recipient } => {
+                    self.worker.figures.borrow_mut().refusal("RCPT", &self.client.reply());
+                    if let Some(current) = &mut self.current {
+                        current.refused.push(recipient);
+                    }
+                }
+                Event::SendBody => self.send_body().await?,
+                Event::Finished => {
+                    let now = Instant::now();
+                    self.finished(now)?;
+                    self.begin_or_quit(now).await?;
+                }
+                Event::Closed(end) => {
+                    self.closed(end);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Writes what there is to write and reads what comes.
+    async fn exchange(&mut self) -> io::Result<()> {
+        self.guard.arm(self.plan.timeout);
+        if !self.out.is_empty() {
+            self.stream.write_all(&self.out).await?;
+            self.out.clear();
+        }
+        let (start, end) = self.filled;
+        self.input.copy_within(start..end, 0);
+        self.filled = (0, end - start);
+        let count = self.stream.read(&mut self.input[end - start..]).await?;
+        if count == 0 {
+            let text = "the server closed the connection";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+        }
+        self.filled.1 += count;
+        if let Some(connected) = self.ungreeted.take() {
+            self.worker.heard_from_server();
+            latency::record(
+                &mut self.worker.figures.borrow_mut().first_reply,
+                ns(connected.elapsed()),
+            );
+        }
+        Ok(())
+    }
+
+    /// Begins the next message when it is due, unless one was begun already
+    /// behind the last; says goodbye if there is none.
+    async fn begin_or_quit(&mut self, mut now: Instant) -> io::Result<()> {
+        while self.client.may_begin() {
+            if self.is_worn_out() {
+                self.client.quit(&mut self.out);
+                return Ok(());
+            }
+            let Some(ticket) = self.worker.schedule.take(now) else {
+                self.client.quit(&mut self.out);
+                return Ok(());
+            };
+            if let Some(due) = ticket.due
+                && due > now
+            {
+                self.guard.disarm();
+                sleep(due - now).await;
+                now = due;
+            }
+            self.current = self.begin(ticket, now);
+            if self.current.is_some() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn is_worn_out(&self) -> bool {
+        self.plan.messages_per_connection.is_some_and(|most| self.begun >= most)
+    }
+
+    /// Begins a message; `None` if the server does not offer what it needs.
+    fn begin(&mut self, ticket: Ticket, now: Instant) -> Option<Sending> {
+        let template = self.plan.template(ticket.seq);
+        let transaction = Transaction {
+            sender: &self.plan.from,
+            size: template.size(),
+            eight_bit: template.eight_bit,
+            smtputf8: false,
+        };
+        let recipients = self.plan.recipients.iter().map(String::as_str);
+        match self.client.begin(&transaction, recipients, &mut self.out) {
+            Ok(()) => {
+                self.begun += 1;
+                let start = ticket.due.unwrap_or(now);
+                Some(Sending { ticket, start, refused: Vec::new(), body_sent: false })
+            }
+            Err(unsupported) => {
+                let mut figures = self.worker.figures.borrow_mut();
+                figures.refused += 1;
+                figures.refusal("before MAIL", &unsupported.reply());
+                None
+            }
+        }
+    }
+
+    async fn send_body(&mut self) -> io::Result<()> {
+        let current = self.current.as_mut().expect("a body is asked for by a message under way");
+        current.body_sent = true;
+        let seq = current.ticket.seq;
+        Mark { run: self.plan.run, seq }.write(&mut self.out);
+        let template = self.plan.template(seq);
+        if template.wire.len() <= COPIED_MAX {
+            self.out.extend_from_slice(&template.wire);
+        } else {
+            self.guard.arm(self.plan.timeout);
+            self.stream.write_all(&self.out).await?;
+            self.out.clear();
+            self.stream.write_all(&template.wire).await?;
+        }
+        self.client.body_sent();
+        if self.client.may_begin() && !self.is_worn_out() {
+            let now = Instant::now();
+            if let Some(ticket) = self.worker.schedule.take_due(now) {
+                self.next = self.begin(ticket, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the message that is over. One that was begun behind it in the
+    /// closed loop starts now: the wait for its turn was the other's.
+    fn finished(&mut self, now: Instant) -> io::Result<()> {
+        let done = self.current.take().expect("a message was under way");
+        self.current = self.next.take();
+        self.answered = true;
+        if let Some(current) = &mut self.current
+            && current.ticket.due.is_none()
+        {
+            current.start = now;
+        }
+        let code = self.client.code();
+        let all_refused = done.refused.len() == self.plan.recipients.len();
+        if done.body_sent && code / 100 == 2 {
+            return self.accepted(&done, now);
+        }
+        let mut figures = self.worker.figures.borrow_mut();
+        figures.refused += 1;
+        if !all_refused {
+            let stage = if done.body_sent { "end of data" } else { "MAIL or DATA" };
+            figures.refusal(stage, &self.client.reply());
+            self.heard_421 = code == 421;
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, done: &Sending, now: Instant) -> io::Result<()> {
+        let template = self.plan.template(done.ticket.seq);
+        let took = ns(now - done.start);
+        let mut figures = self.worker.figures.borrow_mut();
+        figures.accepted_ever += 1;
+        figures.last = Some(now);
+        if done.start >= self.worker.measure_from {
+            figures.accepted += 1;
+            figures.accepted_bytes += template.size();
+            figures.accepted_recipients += (self.plan.recipients.len() - done.refused.len()) as u64;
+            latency::record(&mut figures.accept, took);
+        }
+        drop(figures);
+        self.worker.count_accepted();
+        if let Some(ledger) = self.worker.ledger.borrow_mut().as_mut() {
+            let mark = Mark { run: self.plan.run, seq: done.ticket.seq };
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let accepted = self.plan.recipients.iter().enumerate();
+            let accepted = accepted.filter(|(index, _)| !done.refused.contains(index));
+            let recipients = accepted.map(|(_, recipient)| recipient.as_bytes());
+            ledger.note(Some(mark), ns(unix), took, template.crc, recipients)?;
+        }
+        Ok(())
+    }
+
+    fn closed(&self, end: End) {
+        let mut figures = self.worker.figures.borrow_mut();
+        match end {
+            End::Quit => {}
+            End::Unavailable if self.heard_421 => {}
+            End::TurnedAway | End::Unavailable => {
+                figures.refusal(self.client.phase().text(), &self.client.reply());
+            }
+            _ => figures.error(self.client.phase().text(), format!("the server {}", end.text())),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! One session of the sink: drives the SMTP server engine over a stream, and
+//! takes, refuses or drops what comes.
+//!
+//! A session costs its replies: the message is looked through once for its end,
+//! where it was received, and with `--discard` nothing else is done with it.
+
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ringpost::base::{EnhancedCode, Place, QueueId, Reply, ShardId};
+use ringpost::io::executor::sleep;
+use ringpost::io::net::Stream;
+use ringpost::io::watch::Guard;
+use ringpost::proto::scan::{Scan, Scanner};
+use ringpost::proto::smtp::server::{
+    BodyVerdict, Question, Server, Step, Transaction, Verdict, write_reply,
+};
+
+use super::options::{self, Reject};
+use super::receipt::{Delivery, Head, Sum};
+use super::worker::Worker;
+use crate::latency::ns;
+
+/// Size of a session's receive buffer; pages of it that are never reached are
+/// never touched.
+const BUFFER: usize = 64 * 1024;
+
+/// What is known of a message while it comes in.
+#[derive(Default)]
+struct Receipt {
+    sum: Option<Sum>,
+    head: Option<Head>,
+    delivery: Option<Delivery>,
+    /// What went wrong here, not at the client's.
+    failure: Option<io::Error>,
+}
+
+/// A session.
+pub struct Session {
+    worker: Rc<Worker>,
+    stream: Stream,
+    guard: Guard,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    out: Vec<u8>,
+}
+
+impl Session {
+    /// A session on a connection just accepted.
+    pub fn new(worker: Rc<Worker>, stream: Stream) -> Self {
+        let guard = worker.watch.guard(stream.hangup());
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        Session { worker, stream, guard, buffer, start: 0, end: 0, out: Vec::with_capacity(512) }
+    }
+
+    /// Serves until the client or the sink closes.
+    pub async fn run(mut self) {
+        // What the kernel says about a connection that broke interests nobody.
+        let _ = self.serve().await;
+    }
+
+    async fn serve(&mut self) -> io::Result<()> {
+        if let Some(reject) = self.worker.rejects(options::Step::Connect) {
+            write_reply(&refusal(&reject), &mut self.out);
+            return self.flush().await;
+        }
+        let mut server = Server::new(Arc::clone(&self.worker.settings), &mut self.out);
+        loop {
+            let input = &self.buffer[self.start..self.end];
+            let (mut next, used, step) = server.step(input, &mut self.out);
+            match step {
+                Step::NeedInput => {
+                    self.start += used;
+                    self.flush().await?;
+                    if !self.read().await? {
+                        return Ok(());
+                    }
+                }
+                Step::Flush => {
+                    self.start += used;
+                    self.flush().await?;
+                }
+                Step::Ask(question) => {
+                    let verdict = self.worker.decide(&question);
+                    self.start += used;
+                    next = next.answer(verdict, &mut self.out);
+                }
+                Step::Body => {
+                    self.start += used;
+                    self.flush().await?;
+                    let transaction = next.take_transaction();
+                    match self.message(&transaction).await? {
+                        Some(verdict) => next = next.body_done(verdict, &mut self.out),
+                        None => return Ok(()),
+                    }
+                }
+                Step::Close => return self.flush().await,
+            }
+            server = next;
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if !self.out.is_empty() {
+            self.stream.write_all(&self.out).await?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// Reads more behind what is not used; false at the end of the stream.
+    async fn read(&mut self) -> io::Result<bool> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        self.guard.arm(self.worker.patience);
+        let count = self.stream.read(&mut self.buffer[self.end..]).await?;
+        self.end += count;
+        Ok(count > 0)
+    }
+
+    /// Takes a message in, up to its end; `None` when the connection is over.
+    async fn message(&mut self, transaction: &Transaction) -> io::Result<Option<BodyVerdict>> {
+        let mut receipt = self.worker.begin(transaction);
+        let mut scanner = Scanner::new();
+        loop {
+            let chunk = &self.buffer[self.start..self.end];
+            let (len, ended) = match scanner.scan(chunk) {
+                Scan::More => (chunk.len(), false),
+                Scan::End { len } => (len, true),
+            };
+            if let Some(receipt) = &mut receipt {
+                receipt.take(&chunk[..len]);
+            }
+            self.start += len;
+            if ended {
+                break;
+            }
+            if !self.read().await? {
+                return Ok(None);
+            }
+        }
+        self.settle(transaction, receipt, scanner.size()).await
+    }
+
+    /// Answers a message that is whole; `None` to close without an answer.
+    async fn settle(
+        &mut self,
+        transaction: &Transaction,
+        receipt: Option<Receipt>,
+        size: u64,
+    ) -> io::Result<Option<BodyVerdict>> {
+        if let Some(latency) = self.worker.latency() {
+            self.guard.disarm();
+            sleep(latency).await;
+        }
+        if self.worker.drops() {
+            return Ok(None);
+        }
+        if size > self.worker.settings.message_size() {
+            let text = "Message larger than this sink takes";
+            return Ok(Some(BodyVerdict::Refuse(Reply::new(552, EnhancedCode(5, 3, 4), text))));
+        }
+        if let Some(reject) = self.worker.rejects(options::Step::Dot) {
+            let reply = refusal(&reject);
+            return Ok(Some(match reject.code {
+                421 => BodyVerdict::Close(reply),
+                _ => BodyVerdict::Refuse(reply),
+            }));
+        }
+        if let Some(Err(error)) = receipt.map(|it| it.finish(transaction, size, &self.worker)) {
+            eprintln!("ringpost-sink: a message could not be kept: {error}");
+            let text = "The sink cannot keep the message";
+            return Ok(Some(BodyVerdict::Refuse(Reply::new(451, EnhancedCode(4, 3, 0), text))));
+        }
+        let count = self.worker.count_taken(size);
+        let place = Place { segment: (count >> 32) as u32, offset: count as u32 };
+        Ok(Some(BodyVerdict::Queued(QueueId { log: ShardId(self.worker.index), place })))
+    }
+}
+
+impl Receipt {
+    fn take(&mut self, chunk: &[u8]) {
+        if let Some(sum) = &mut self.sum {
+            sum.take(chunk);
+        }
+        if let Some(head) = &mut self.head {
+            head.take(chunk);
+        }
+        if let Some(delivery) = &mut self.delivery
+            && let Err(error) = delivery.take(chunk)
+        {
+            self.failure = Some(error);
+            self.delivery = None;
+        }
+    }
+
+    /// The message was taken: notes it wherever it is to be noted.
+    fn finish(self, transaction: &Transaction, size: u64, worker: &Worker) -> io::Result<()> {
+        if let Some(error) = self.failure {
+            return Err(error);
+        }
+        if let Some(delivery) = self.delivery {
+            delivery.finish()?;
+        }
+        if let Some(head) = self.head {
+            let recipients = transaction.recipients.join(", ");
+            let subject = head.subject();
+            let sender = &transaction.sender;
+            // Whoever closed standard output does not want to read it.
+            let _ = writeln!(io::stdout(), "{size:>9}  <{sender}> -> {recipients}  {subject}");
+        }
+        if let (Some(sum), Some(ledger)) = (self.sum, worker.ledger.borrow_mut().as_mut()) {
+            let (mark, crc) = sum.result();
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let recipients = transaction.recipients.iter().map(|text| text.as_bytes());
+            ledger.note(mark, ns(unix), size, crc, recipients)?;
+        }
+        Ok(())
+    }
+}
+
+fn refusal(reject: &Reject) -> Reply {
+    let class = (reject.code / 100) as u8;
+    Reply::new(reject.code, EnhancedCode(class, 0, 0), "The sink refuses this as asked")
+}
+
+impl Worker {
+    fn decide(&self, question: &Question<'_>) -> Verdict {
+        let step = match question {
+            Question::Mail { .. } => options::Step::Mail,
+            Question::Recipient(_) => options::Step::Rcpt,
+            Question::Data => options::Step::Data,
+        };
+        match self.rejects(step) {
+            None => Verdict::Accept,
+            Some(reject) if reject.code == 421 => Verdict::Close(refusal(&reject)),
+            Some(reject) => Verdict::Refuse(refusal(&reject)),
+        }
+    }
+
+    /// What is to be known of a message; `None` if nothing.
+    fn begin(&self, transaction: &Transaction) -> Option<Receipt> {
+        if self.discard {
+            return None;
+        }
+        let mut receipt = Receipt {
+            sum: self.ledger.borrow().is_some().then(Sum::default),
+            head: self.prints.then(Head::default),
+            ..Receipt::default()
+        };
+        if let Some(maildir) = &self.maildir {
+            match maildir.begin(&transaction.sender, &transaction.recipients) {
+                Ok(delivery) => receipt.delivery = Some(delivery),
+                Err(error) => receipt.failure = Some(error),
+            }
+        }
+        Some(receipt)
+    }
+}

@@ -384,7 +384,7 @@ impl StoreFile for MemoryFile {
     }
 
     async fn write_at(&self, mut buf: Vec<u8>, len: usize, pos: u64) -> io::Result<()> {
-        assert!(len % BLOCK == 0 && pos % BLOCK as u64 == 0, "writes are whole blocks");
+        assert!(len.is_multiple_of(BLOCK) && pos.is_multiple_of(BLOCK as u64), "whole blocks");
         assert!(len <= buf.len());
         buf.truncate(len);
         let mut disk = self.store.turn(Operation::Write).await?;

@@ -50,7 +50,8 @@ impl<S: Store> Queue<S> {
         let batch = state.open.as_mut().expect("room has been made");
         batch.put(Kind::Message, meta, parts.into_iter().chain(body.iter().copied()));
         let part = state.prefix.len() + len;
-        let commit = state.appended(meta + part);
+        state.count(meta + part);
+        let commit = state.commit();
         let entry = Entry::new(meta as u32, part as u32, facts, Status::Out, UnixMillis(0));
         state.index.insert(place, entry);
         self.0.work.notify();
@@ -105,7 +106,8 @@ impl<S: Store> Queue<S> {
         let place = state.make_room(len, Purpose::Settling, || self.0.store.space())?;
         let batch = state.open.as_mut().expect("room has been made");
         batch.put(Kind::Outcome, 0, [&state.scratch[..]]);
-        let commit = state.appended(len);
+        state.count(len);
+        let commit = state.commit();
         let number = state.batch_number();
         state.index.apply(message, &outcomes[..taken], place, number);
         Ok((taken, commit))

@@ -194,6 +194,8 @@ pub(super) struct Index {
     due: BinaryHeap<Reverse<(u64, Place)>>,
     live: usize,
     bytes: u64,
+    /// A segment may have become free since this was last cleared.
+    pub(super) stirred: bool,
 }
 
 impl Index {
@@ -242,13 +244,30 @@ impl Index {
         let segment = self.segment(place.segment);
         let Some(entry) = segment.take(place.offset) else { return };
         segment.settled_in = segment.settled_in.max(batch);
+        let dead = segment.is_dead();
+        self.stirred |= dead;
         self.live -= 1;
         self.bytes -= entry.size();
         for pinned in entry.streamed.iter().flat_map(|streamed| &streamed.pins) {
-            let segment = self.segment(*pinned);
-            segment.pins -= 1;
-            segment.settled_in = segment.settled_in.max(batch);
+            self.unpin(*pinned, batch);
         }
+    }
+
+    /// One streamed message less has parts in `segment`, as `batch` will say.
+    pub(super) fn unpin(&mut self, segment: u32, batch: u64) {
+        let segment = self.segment(segment);
+        segment.pins -= 1;
+        segment.settled_in = segment.settled_in.max(batch);
+        let dead = segment.is_dead();
+        self.stirred |= dead;
+    }
+
+    /// Nothing more will be appended to `segment`.
+    pub(super) fn sealed(&mut self, segment: u32) {
+        let segment = self.segment(segment);
+        segment.offsets.shrink_to_fit();
+        segment.entries.shrink_to_fit();
+        self.stirred = true;
     }
 
     /// Applies outcomes that lie in the record `at`, in `batch`. What concerns

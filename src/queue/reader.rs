@@ -49,10 +49,13 @@ impl Record {
     }
 }
 
+/// Segments open for reading, the one used last at the end.
+type OpenSegments<F> = RefCell<VecDeque<Rc<OpenSegment<F>>>>;
+
 /// Reads the messages of one log. Cheap to clone.
 pub struct Reader<S: Store> {
     store: S,
-    open: Rc<RefCell<VecDeque<Rc<OpenSegment<S::File>>>>>,
+    open: Rc<OpenSegments<S::File>>,
 }
 
 impl<S: Store> Clone for Reader<S> {
@@ -276,7 +279,6 @@ impl<S: Store> BodyReader<S> {
     ///
     /// # Errors
     /// `Io` or `Damaged`: the body cannot be completed.
-    #[expect(clippy::should_implement_trait, reason = "an asynchronous iterator has no trait yet")]
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, QueueError> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));

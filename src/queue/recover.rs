@@ -500,6 +500,7 @@ impl Replay {
         self.report.unfinished = self.heads.len() as u64;
         self.report.messages = self.index.live() as u64;
         self.report.bytes = self.index.bytes();
+        self.index.stirred = true;
         (self.index, self.report)
     }
 }

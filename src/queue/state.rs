@@ -263,6 +263,7 @@ impl<F: StoreFile> State<F> {
         let left = self.options.segment_size as usize - self.tail.offset as usize;
         if left < BATCH_PREFIX + need {
             self.can_grow(purpose, &space)?;
+            self.index.sealed(self.tail.segment);
             self.tail = Place { segment: self.tail.segment + 1, offset: DATA_START };
         }
         Ok(self.begin_batch(need))
@@ -288,12 +289,16 @@ impl<F: StoreFile> State<F> {
         self.open.as_mut().expect("room has been made")
     }
 
-    /// Counts a record of `len` bytes of payload, and gives its commit.
-    pub(super) fn appended(&mut self, len: usize) -> Commit {
+    /// Counts a record of `len` bytes of payload that went into the open batch.
+    pub(super) fn count(&mut self, len: usize) {
         let bytes = aligned(RECORD_HEADER + len);
         self.counters.appends += 1;
         self.counters.bytes_appended += bytes as u64;
         self.backlog += bytes;
+    }
+
+    /// The commit of what has just gone into the open batch.
+    pub(super) fn commit(&self) -> Commit {
         let unheld = self.options.durability == Durability::Memory && self.backlog < BACKLOG_MAX;
         match &self.open {
             Some(open) if !unheld => Commit::of(&open.ticket),

@@ -45,7 +45,7 @@ impl Parts {
         let parts = [&state.scratch[..], &state.prefix[..]];
         let batch = state.open.as_mut().expect("room has been made");
         batch.put(Kind::Head, meta, parts);
-        let _ = state.appended(meta + part);
+        state.count(meta + part);
         let mut this = Parts {
             head,
             meta: meta as u32,
@@ -80,7 +80,7 @@ impl Parts {
         let place = state.make_room(len, Purpose::Mail, space)?;
         let prefix = record::encode_chunk_prefix(self.head);
         state.open_batch().put(Kind::Chunk, 0, [&prefix[..], bytes]);
-        let _ = state.appended(len);
+        state.count(len);
         self.pin(state, place);
         self.extents.push(Extent { place, len: bytes.len() as u32 });
         self.size += bytes.len() as u64;
@@ -102,7 +102,8 @@ impl Parts {
         let place = state.make_room(len, Purpose::Mail, space)?;
         let batch = state.open.as_mut().expect("room has been made");
         batch.put(Kind::Commit, 0, [&state.scratch[..]]);
-        let commit = state.appended(len);
+        state.count(len);
+        let commit = state.commit();
         self.pin(state, place);
         let mut entry = Entry::new(self.meta, self.part, self.facts, Status::Out, UnixMillis(0));
         let pins = std::mem::take(&mut self.pins);
@@ -114,7 +115,7 @@ impl Parts {
     /// Gives up what was written.
     fn release<F: StoreFile>(&mut self, state: &mut State<F>) {
         for segment in self.pins.drain(..) {
-            state.index.segment(segment).pins -= 1;
+            state.index.unpin(segment, 0);
         }
     }
 }

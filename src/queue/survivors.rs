@@ -110,7 +110,7 @@ impl<S: Store> Queue<S> {
         let place = state.make_room(len, Purpose::Settling, || self.0.store.space())?;
         let batch = state.open.as_mut().expect("room has been made");
         batch.put(Kind::Survivors, 0, [&state.scratch[..]]);
-        let _ = state.appended(len);
+        state.count(len);
         let number = state.batch_number();
         for message in &part.messages {
             let of = Place { segment: part.segment, offset: message.offset };

@@ -43,13 +43,26 @@ impl<S: Store> Queue<S> {
     }
 
     async fn upkeep_once(&self) -> Result<(), QueueError> {
-        self.finish_release();
-        self.free_settled().await?;
+        // With many segments a look at each would cost more than a flush.
+        let stirred = self.0.state.borrow().index.stirred;
+        if stirred {
+            self.finish_release();
+            self.free_settled().await?;
+        }
         self.prepare_ahead().await?;
         self.close_written().await;
         if !self.0.state.borrow().closing {
-            self.write_survivors().await?;
+            if stirred {
+                self.write_survivors().await?;
+            }
             self.trim_spares().await?;
+        }
+        if stirred {
+            let mut state = self.0.state.borrow_mut();
+            let current = state.tail.segment;
+            // What is dead but waits for a flush is looked at again after it.
+            state.index.stirred =
+                state.index.segments.range(..current).any(|(_, segment)| segment.is_dead());
         }
         Ok(())
     }

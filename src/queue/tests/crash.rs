@@ -158,7 +158,7 @@ fn damage_in_the_middle_is_reported_kept_and_stepped_over() {
     }
     for _ in 0..60 {
         let id = put(&bench, &queue, "b@example.com", 1, &[b'x'; 7000]);
-        let _ = queue.record(id, &[outcome(0, Disposition::Delivered, 1)]).unwrap();
+        drop(queue.record(id, &[outcome(0, Disposition::Delivered, 1)]).unwrap());
     }
     bench.turn(100);
     assert!(queue.counters().segments_recycled > 0);

@@ -16,9 +16,12 @@ fn long_body() -> Vec<u8> {
     (0..1200).flat_map(line).chain(*b".\r\n").collect()
 }
 
-/// What the log is about, in the order of its ids: sender, body, and the
-/// attempts made for each recipient that is left.
-fn expected() -> Vec<(&'static str, Vec<u8>, Vec<(u16, u16)>)> {
+/// A message of the log: sender, body, and the attempts made for each recipient
+/// that is left.
+type Expected = (&'static str, Vec<u8>, Vec<(u16, u16)>);
+
+/// What the log is about, in the order of its ids.
+fn expected() -> Vec<Expected> {
     vec![
         ("deferred@example.com", b"Subject: 1\r\n\r\none\r\n.\r\n".to_vec(), vec![(1, 3), (2, 0)]),
         ("long@example.com", long_body(), vec![(0, 1)]),

@@ -177,7 +177,7 @@ impl Driven {
             for (at, (history, _)) in sent.histories.iter().enumerate() {
                 if !is_done(history.last()) {
                     let last = [outcome(at as u16, Disposition::Dropped, 1)];
-                    let _ = self.queue.record(*id, &last).unwrap();
+                    drop(self.queue.record(*id, &last).unwrap());
                 }
             }
         }

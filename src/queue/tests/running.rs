@@ -307,7 +307,7 @@ fn ids_come_in_pages() {
     let ids: Vec<_> =
         (0..50).map(|_| put(&bench, &queue, "a@example.com", 1, &[b'x'; 9000])).collect();
     for id in ids.iter().step_by(3) {
-        let _ = queue.record(*id, &[outcome(0, Disposition::Dropped, 0)]).unwrap();
+        drop(queue.record(*id, &[outcome(0, Disposition::Dropped, 0)]).unwrap());
     }
     let expected: Vec<_> =
         ids.iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, id)| *id).collect();

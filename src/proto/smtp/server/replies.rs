@@ -44,15 +44,13 @@ pub(super) fn queued(id: QueueId, out: &mut Vec<u8>) {
 /// Appends `reply` as one line. Whatever its text is, the line keeps to the
 /// length of RFC 5321 (4.5.3.1.5) and holds nothing but printable ASCII.
 pub fn write_reply(reply: &Reply, out: &mut Vec<u8>) {
-    use std::io::Write as _;
     debug_assert!((200..=599).contains(&reply.code));
-    let start = out.len();
-    let written = match reply.enhanced {
-        Some(enhanced) => write!(out, "{} {enhanced} ", reply.code),
-        None => write!(out, "{} ", reply.code),
+    let head = match reply.enhanced {
+        Some(enhanced) => format!("{} {enhanced} ", reply.code),
+        None => format!("{} ", reply.code),
     };
-    written.expect("a Vec takes everything");
-    let room = REPLY_LINE_MAX - 2 - (out.len() - start);
+    out.extend_from_slice(head.as_bytes());
+    let room = REPLY_LINE_MAX - 2 - head.len();
     out.extend(reply.text.chars().take(room).map(|c| match c {
         ' '..='~' => c as u8,
         '\t' | '\r' | '\n' => b' ',

@@ -171,6 +171,11 @@ fn long_functions_are_noticed() {
 }
 
 #[test]
+fn files_say_what_they_are_for() {
+    demand_none(shape::opening_comments(&all_rust()));
+}
+
+#[test]
 fn files_without_a_head_or_a_body_are_noticed() {
     let complaints = |text: &str| shape::opening_comments(&[File::new("src/a.rs", text)]).len();
     assert_eq!(complaints("//! Reads mail from\n//! clients.\nfn f() {}\n"), 0);
@@ -195,6 +200,11 @@ fn unfinished_work_is_noticed() {
         assert_eq!(complaints(&format!("// {}: later", word.concat())), 1, "{word:?}");
     }
     assert_eq!(complaints("fn todo() { let methodology = todo(); }"), 0);
+}
+
+#[test]
+fn every_file_belongs_to_a_crate() {
+    demand_none(shape::dead_files(&all_rust()));
 }
 
 #[test]

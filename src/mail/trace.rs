@@ -83,10 +83,11 @@ impl Trace<'_> {
     /// literal; other octets become `?`.
     fn write_helo(&self, out: &mut Vec<u8>) {
         let utf8 = self.protocol == Protocol::Utf8Smtp;
-        let mut helo = self.helo;
-        if helo.len() > limits::DOMAIN_MAX {
-            helo = &helo[..helo.floor_char_boundary(limits::DOMAIN_MAX)];
+        let mut len = self.helo.len().min(limits::DOMAIN_MAX);
+        while !self.helo.is_char_boundary(len) {
+            len -= 1;
         }
+        let mut helo = &self.helo[..len];
         if helo.is_empty() {
             helo = "unknown";
         }

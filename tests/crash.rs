@@ -1,16 +1,13 @@
 //! kill -9 under load: what got 250 is at the next hop after a restart.
 
-#[path = "support/peer.rs"]
-mod peer;
-#[path = "support/process.rs"]
-mod process;
+mod support;
 
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use peer::{Client, NextHop};
-use process::Server;
+use support::peer::{Client, NextHop};
+use support::process::Server;
 
 const CLIENTS: usize = 4;
 const ROUNDS: usize = 4;
@@ -73,11 +70,11 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let server = Server::start(dir.path(), &[&route]);
     let got = hop.wait(|got| {
         let keys: HashSet<_> =
-            got.iter().filter_map(|got| peer::header(&got.body, "X-Test")).collect();
+            got.iter().filter_map(|got| support::peer::header(&got.body, "X-Test")).collect();
         sent.is_subset(&keys)
     });
     for got in &got {
-        let key = peer::header(&got.body, "X-Test").expect("every message is one of ours");
+        let key = support::peer::header(&got.body, "X-Test").expect("every message is one of ours");
         let body = message(&key);
         assert!(got.body.ends_with(&body), "damaged: {key}");
         assert_eq!(got.recipients, ["b@hop.test"]);

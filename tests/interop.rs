@@ -2,16 +2,13 @@
 //! `smtp-source` and `smtp-sink`. Each test runs where its peer is installed,
 //! and says so where it is not.
 
-#[path = "support/peer.rs"]
-mod peer;
-#[path = "support/process.rs"]
-mod process;
+mod support;
 
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 
-use peer::NextHop;
-use process::Server;
+use support::peer::NextHop;
+use support::process::Server;
 
 fn installed(program: &str, probe: &[&str]) -> bool {
     let found = Command::new(program).args(probe).output().is_ok();
@@ -72,7 +69,7 @@ fn python_smtplib() {
         Command::new("python3").args(["-c", PYTHON, &server.smtp.to_string()]).output().unwrap();
     assert_success(&output);
     let got = hop.wait(|got| got.len() == 1);
-    assert_eq!(peer::header(&got[0].body, "X-Test").as_deref(), Some("python"));
+    assert_eq!(support::peer::header(&got[0].body, "X-Test").as_deref(), Some("python"));
     let text = String::from_utf8_lossy(&got[0].body);
     assert!(text.contains("\r\n.\r\n..\r\n.dot\r\n"), "dots were not kept: {text}");
 }
@@ -98,7 +95,7 @@ fn swaks() {
         .unwrap();
     assert_success(&output);
     let got = hop.wait(|got| got.len() == 1);
-    assert_eq!(peer::header(&got[0].body, "X-Test").as_deref(), Some("swaks"));
+    assert_eq!(support::peer::header(&got[0].body, "X-Test").as_deref(), Some("swaks"));
     assert_eq!(got[0].recipients, ["b@y.test", "c@y.test"]);
 }
 

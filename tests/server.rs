@@ -1,10 +1,7 @@
 //! Whole-server runs: a process of `ringpost serve`, a client and a next hop on
 //! loopback.
 
-#[path = "support/peer.rs"]
-mod peer;
-#[path = "support/process.rs"]
-mod process;
+mod support;
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use peer::{Client, Got, NextHop};
-use process::Server;
+use support::peer::{Client, Got, NextHop};
+use support::process::Server;
 
 fn route_to(hop: SocketAddr) -> String {
     format!(r#"route=[{{domain="*", next_hop=["{hop}"]}}]"#)
@@ -24,7 +21,7 @@ fn simple(name: &str) -> Vec<u8> {
 }
 
 fn is(got: &Got, name: &str) -> bool {
-    peer::header(&got.body, "X-Test").as_deref() == Some(name)
+    support::peer::header(&got.body, "X-Test").as_deref() == Some(name)
 }
 
 #[test]
@@ -57,7 +54,7 @@ fn a_message_goes_from_client_to_next_hop_and_leaves_the_queue() {
 
 /// Asks until it is so; what is waited for has happened, its report follows.
 fn wait_for(so: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + peer::PATIENCE;
+    let deadline = std::time::Instant::now() + support::peer::PATIENCE;
     while !so() {
         assert!(std::time::Instant::now() < deadline, "it never came to be so");
         std::thread::yield_now();
@@ -70,7 +67,7 @@ fn replies_to_a_pipelined_batch_come_in_one_write() {
     let hop = NextHop::start();
     let server = Server::start(dir.path(), &[&route_to(hop.address)]);
     let mut stream = TcpStream::connect(server.smtp).unwrap();
-    stream.set_read_timeout(Some(peer::PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(support::peer::PATIENCE)).unwrap();
     let mut buf = [0; 4096];
     assert!(stream.read(&mut buf).unwrap() > 0);
     let batch = b"EHLO c.test\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nRCPT TO:<c@y.test>\r\nDATA\r\n";

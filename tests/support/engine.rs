@@ -1,6 +1,6 @@
 //! The SMTP server engine as a [`Transport`], without a socket. Recipients are
 //! decided by the access policy; messages are scanned for their end, held
-//! against the size limit, and forgotten but for their envelope.
+//! against the limits as `receive` does it, and forgotten but for their envelope.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -111,6 +111,8 @@ impl Engine {
         let Body { scanner, transaction, protocol } = self.body.take().expect("a message");
         let verdict = if scanner.size() > self.message_size {
             BodyVerdict::Refuse(Reply::new(552, EnhancedCode(5, 3, 4), "Message too large"))
+        } else if scanner.bare_cr() || scanner.bare_lf() {
+            BodyVerdict::Refuse(Reply::new(550, EnhancedCode(5, 6, 0), "Bare CR or LF"))
         } else {
             self.taken.push_back(Accepted {
                 protocol: protocol.into(),

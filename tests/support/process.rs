@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::peer::PATIENCE;
 
+/// Stands behind the last line of a log.
+const END: &str = "(end of log)";
+
 /// A running `ringpost serve`; killed when dropped.
 pub struct Server {
     child: Child,
@@ -32,6 +35,8 @@ impl Server {
             "cores=1".to_owned(),
             r#"queue.segment_size="4MiB""#.to_owned(),
         ];
+        let key = |setting: &str| setting.split('=').next().map(str::to_owned);
+        all.retain(|preset| settings.iter().all(|setting| key(setting) != key(preset)));
         all.extend(settings.iter().map(|&setting| setting.to_owned()));
         for setting in &all {
             command.arg("--set").arg(setting);
@@ -45,12 +50,13 @@ impl Server {
                 lines.0.lock().unwrap().push(line);
                 lines.1.notify_all();
             }
-            lines.0.lock().unwrap().push("(end of log)".to_owned());
+            lines.0.lock().unwrap().push(END.to_owned());
             lines.1.notify_all();
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Server { child, smtp: nowhere, http: nowhere, log };
-        let ready = server.wait_log(|line| line.contains("ready") || line.contains("(end of log)"));
+        let ready = server.wait_log(|line| line.contains(" ready ") || line == END);
+        assert!(ready != END, "the server did not start:\n{}", server.log());
         let bound = |key: &str| {
             let at = ready.find(key).unwrap_or_else(|| panic!("no {key} in {ready}"));
             let text: String = ready[at..]
@@ -63,6 +69,11 @@ impl Server {
         server.smtp = bound("listen");
         server.http = bound("http");
         server
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        self.log.0.lock().unwrap().join("\n")
     }
 
     /// Waits for a log line.

@@ -60,6 +60,7 @@ pub trait Store: Clone + 'static {
 }
 
 /// An open file.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks a file whether it is empty")]
 pub trait StoreFile: 'static {
     /// A buffer for writes, aligned as the file wants it.
     type Buf: DerefMut<Target = [u8]>;

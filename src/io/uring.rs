@@ -169,7 +169,7 @@ impl StoreFile for UringFile {
     }
 
     async fn write_at(&self, mut buf: UringBuf, len: usize, pos: u64) -> io::Result<()> {
-        assert!(len % BLOCK == 0 && pos % BLOCK as u64 == 0, "writes are whole blocks");
+        assert!(len.is_multiple_of(BLOCK) && pos.is_multiple_of(BLOCK as u64), "whole blocks");
         assert!(len <= buf.len());
         buf.0.trim_to_size(len);
         let written = self.file.write_at(buf.0, pos).await.map_err(plain)?;

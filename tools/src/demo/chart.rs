@@ -10,8 +10,10 @@ use super::result::{Demonstration, Phase};
 use super::svg::{Anchor, Svg};
 
 const WIDTH: f64 = 1200.0;
-const HEIGHT: f64 = 940.0;
+const HEIGHT: f64 = 956.0;
 const MARGIN: f64 = 40.0;
+/// Room for the labels of vertical axes.
+const AXIS: f64 = 100.0;
 
 const INK: &str = "#212529";
 const SOFT: &str = "#5c6770";
@@ -30,11 +32,11 @@ pub fn draw(demo: &Demonstration) -> String {
     let mut svg = Svg::new(WIDTH, HEIGHT);
     heading(&mut svg, demo);
     tiles(&mut svg, demo);
-    flow(&mut svg, demo, Frame { x: 100.0, y: 270.0, w: WIDTH - 100.0 - MARGIN, h: 190.0 });
+    flow(&mut svg, demo, Frame { x: AXIS, y: 270.0, w: WIDTH - AXIS - MARGIN, h: 190.0 });
     let bounds = TimeScale::over(&demo.phases);
-    let half = (WIDTH - 2.0 * 100.0 - MARGIN - 10.0) / 2.0;
-    let left = Frame { x: 100.0, y: 570.0, w: half, h: 240.0 };
-    let right = Frame { x: WIDTH - MARGIN - half, ..left };
+    let half = (WIDTH - 2.0 * AXIS - MARGIN - 50.0) / 2.0;
+    let left = Frame { x: AXIS, y: 570.0, w: half, h: 240.0 };
+    let right = Frame { x: WIDTH - MARGIN - 25.0 - half, ..left };
     latencies(&mut svg, left, bounds, "From a message's start to its 250", demo, |phase| {
         &phase.accept_distribution
     });
@@ -90,7 +92,7 @@ fn tiles(svg: &mut Svg, demo: &Demonstration) {
     let verdict = &demo.verdict;
     let faults = verdict.lost + verdict.damaged;
     let tiles = [
-        (grouped(flat.accepted_per_s), "messages accepted a second, flat out".to_owned(), ACCEPTED),
+        (grouped(flat.accepted_per_s), "accepted a second, flat out".to_owned(), ACCEPTED),
         (grouped(flat.relayed_per_s), "relayed a second, flat out".to_owned(), RELAYED),
         (
             time_label(half.accept.p99_ms),
@@ -205,6 +207,9 @@ impl TimeScale {
 /// Nines on the axis of percentiles: 0 is p0, 1 is p90, 2 is p99 and so on.
 const NINES: f64 = 4.0;
 
+/// The median on that axis: the logarithm of two.
+const MEDIAN: f64 = std::f64::consts::LOG10_2;
+
 fn latencies(
     svg: &mut Svg,
     frame: Frame,
@@ -222,7 +227,7 @@ fn latencies(
     }
     let at_x = |nines: f64| frame.x + nines / NINES * frame.w;
     for (nines, text) in
-        [(0.0, "fastest"), (1.0, "90 %"), (2.0, "99 %"), (3.0, "99.9 %"), (4.0, "99.99 %")]
+        [(MEDIAN, "50 %"), (1.0, "90 %"), (2.0, "99 %"), (3.0, "99.9 %"), (4.0, "99.99 %")]
     {
         svg.line((at_x(nines), frame.y), (at_x(nines), frame.bottom()), GRID, 1.0);
         svg.text((at_x(nines), frame.bottom() + 20.0), Anchor::Middle, LABEL, text);
@@ -230,7 +235,8 @@ fn latencies(
     let mut legend_x = frame.x;
     for (index, phase) in demo.phases.iter().enumerate() {
         let (colour, histogram) = (PHASES[index % PHASES.len()], distribution(phase));
-        svg.line((legend_x, frame.y - 20.5), (legend_x + 20.0, frame.y - 20.5), colour, 3.0);
+        let sample = [(legend_x, frame.y - 20.5), (legend_x + 22.0, frame.y - 20.5)];
+        svg.curve(&sample, colour, index > 0);
         svg.text((legend_x + 28.0, frame.y - 16.0), Anchor::Start, (13.0, INK, false), phase.name);
         legend_x += 130.0;
         if histogram.is_empty() {
@@ -238,7 +244,7 @@ fn latencies(
         }
         let points = percentile_points(histogram, |nines, ms| (at_x(nines), scale.y(frame, ms)));
         svg.curve(&points, colour, index > 0);
-        for (nines, quantile) in [(0.30103, 0.5), (2.0, 0.99), (3.0, 0.999)] {
+        for (nines, quantile) in [(MEDIAN, 0.5), (2.0, 0.99), (3.0, 0.999)] {
             if (histogram.len() as f64) < 10f64.powf(nines) {
                 continue;
             }
@@ -279,15 +285,19 @@ fn notes(svg: &mut Svg, demo: &Demonstration) {
          and shows."
             .to_owned(),
         format!(
-            "Of {} messages answered 250, {} reached the sink unchanged; {} came twice. Server on \
-             CPU {}, load and sink on CPU {}: {:.3} CPU s and {:.0} disk flushes per 1,000 messages.",
+            "Of {} messages answered 250, {} reached the sink unchanged; {} came twice.",
             grouped(verdict.sent as f64),
-            grouped((verdict.received.saturating_sub(verdict.damaged)) as f64),
+            grouped(verdict.received.saturating_sub(verdict.damaged) as f64),
             verdict.duplicated,
+        ),
+        format!(
+            "Server on CPU {}, load and sink on CPU {}: the server used {:.3} CPU s and {:.0} disk \
+             flushes for 1,000 messages, and {:.0} MiB of memory at most.",
             cpu_text(&demo.setup.server_cpus),
             cpu_text(&demo.setup.load_cpus),
             server.cpu_s_per_1000,
             server.flushes_per_message * 1000.0,
+            server.memory_mib,
         ),
     ];
     for (index, line) in lines.iter().enumerate() {

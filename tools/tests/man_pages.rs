@@ -21,7 +21,10 @@ fn options(command: &Command) -> BTreeSet<String> {
 /// What the page of `tool` calls an option: in its table or its synopsis.
 fn documented(page: &str) -> BTreeSet<String> {
     let words = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-    words.filter(|word| word.starts_with("--") && word.len() > 4).map(String::from).collect()
+    let is_option = |word: &&str| {
+        word.strip_prefix("--").is_some_and(|name| name.starts_with(|c: char| c.is_alphabetic()))
+    };
+    words.filter(is_option).map(String::from).collect()
 }
 
 #[test]

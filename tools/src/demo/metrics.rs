@@ -54,7 +54,8 @@ pub fn is_healthy(address: SocketAddr) -> bool {
 fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     if text.starts_with("HTTP/1.1 200 ") {
@@ -102,9 +103,14 @@ mod tests {
         let server = std::thread::spawn(move || {
             for status in ["200 OK", "503 Service Unavailable"] {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut request = [0; 1024];
-                let count = stream.read(&mut request).unwrap();
-                assert!(request[..count].starts_with(b"GET /"));
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut part = [0; 1024];
+                    let count = stream.read(&mut part).unwrap();
+                    assert!(count > 0, "the request has no end");
+                    request.extend_from_slice(&part[..count]);
+                }
+                assert!(request.starts_with(b"GET /"));
                 let body = "ringpost_queued_messages{shard=\"0\"} 3\n";
                 write!(stream, "HTTP/1.1 {status}\r\n\r\n{body}").unwrap();
             }

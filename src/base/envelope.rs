@@ -18,6 +18,28 @@ pub enum BodyType {
     EightBitMime,
 }
 
+/// How a message came in, for the WITH clause of `Received:` (RFC 5321, 4.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HELO.
+    Smtp,
+    /// EHLO.
+    Esmtp,
+    /// EHLO, and MAIL with SMTPUTF8 (RFC 6531, 4.3).
+    Utf8Smtp,
+}
+
+impl Protocol {
+    /// The registered keyword (RFC 3848).
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Protocol::Smtp => "SMTP",
+            Protocol::Esmtp => "ESMTP",
+            Protocol::Utf8Smtp => "UTF8SMTP",
+        }
+    }
+}
+
 /// Who sent a message, to whom, and how it came in. Stored once, at the head of
 /// the message's first record, as an rkyv archive.
 #[derive(

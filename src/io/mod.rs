@@ -9,6 +9,7 @@ pub mod executor;
 pub mod memory;
 pub mod net;
 pub mod process;
+pub mod signal;
 pub mod space;
 pub mod store;
 pub mod uring;

@@ -8,29 +8,7 @@
 //! stranger. Whatever could end the line, open a comment or pass for another
 //! clause of the field is replaced, and lengths are bounded.
 
-use crate::base::limits;
-
-/// What `with` names: the protocol that the message came in by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HELO.
-    Smtp,
-    /// EHLO.
-    Esmtp,
-    /// EHLO, and MAIL with SMTPUTF8.
-    Utf8Smtp,
-}
-
-impl Protocol {
-    /// The registered keyword.
-    pub fn keyword(self) -> &'static str {
-        match self {
-            Protocol::Smtp => "SMTP",
-            Protocol::Esmtp => "ESMTP",
-            Protocol::Utf8Smtp => "UTF8SMTP",
-        }
-    }
-}
+use crate::base::{Protocol, limits};
 
 /// The facts of one `Received:` field.
 #[derive(Clone, Copy, Debug)]

@@ -41,7 +41,7 @@ impl<S: Store> Queue<S> {
         let len: usize = body.iter().map(|part| part.len()).sum();
         if len > state.options.part_max() {
             return stream::append_long(state, facts, prefix, body, &space)
-                .inspect(|_| self.0.work.notify());
+                .inspect(|_| self.0.work.raise());
         }
         let place = state.make_room(meta + PREFIX_MAX + len, Purpose::Mail, space)?;
         let id = QueueId { log: state.options.log, place };
@@ -54,7 +54,7 @@ impl<S: Store> Queue<S> {
         let commit = state.commit();
         let entry = Entry::new(meta as u32, part as u32, facts, Status::Out, UnixMillis(0));
         state.index.insert(place, entry);
-        self.0.work.notify();
+        self.0.work.raise();
         Ok((id, commit))
     }
 
@@ -81,7 +81,7 @@ impl<S: Store> Queue<S> {
             (taken, commit) = self.record_some(state, id.place, rest)?;
             rest = &rest[taken..];
         }
-        self.0.work.notify();
+        self.0.work.raise();
         Ok(commit)
     }
 

@@ -35,8 +35,8 @@ impl<S: Store> Queue<S> {
     /// [`Queue::run_commits`].
     pub fn close(&self) {
         self.0.state.borrow_mut().closing = true;
-        self.0.upkeep.notify();
-        self.0.work.notify();
+        self.0.upkeep.raise();
+        self.0.work.raise();
     }
 
     /// Why nothing is written any more, if so.
@@ -49,9 +49,9 @@ impl<S: Store> Queue<S> {
         let why: Rc<str> = Rc::from(format!("{}: {why}", self.0.store.describe()));
         let tickets = self.0.state.borrow_mut().poison(&why);
         tickets.iter().for_each(|ticket| ticket.fail(&why));
-        self.0.work.notify();
-        self.0.upkeep.notify();
-        self.0.prepared.notify();
+        self.0.work.raise();
+        self.0.upkeep.raise();
+        self.0.prepared.raise();
     }
 
     async fn commit_loop(&self) {
@@ -75,7 +75,7 @@ impl<S: Store> Queue<S> {
                 state.seal();
                 if !state.sealed.is_empty() {
                     if state.prepared <= state.tail.segment {
-                        self.0.upkeep.notify();
+                        self.0.upkeep.raise();
                     }
                     return Some(take_writes(&mut state));
                 }
@@ -139,7 +139,7 @@ impl<S: Store> Queue<S> {
         state.counters.flushes += 1;
         drop(state);
         done.iter().for_each(|batch| batch.ticket.complete());
-        self.0.upkeep.notify();
+        self.0.upkeep.raise();
     }
 }
 

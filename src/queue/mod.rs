@@ -28,7 +28,6 @@ mod commit;
 mod error;
 pub mod format;
 mod index;
-mod notify;
 pub mod reader;
 pub mod record;
 mod recover;
@@ -53,8 +52,8 @@ pub use state::{QueueCounters, QueueOptions, SegmentStats};
 pub use stream::StreamedAppend;
 pub use view::{MessageState, PendingRecipient};
 
+use crate::io::signal::Signal;
 use crate::io::store::Store;
-use notify::Notify;
 use state::State;
 
 /// Longest body, or part of one, in a single record.
@@ -77,9 +76,9 @@ struct Inner<S: Store> {
     state: RefCell<State<S::File>>,
     reader: Reader<S>,
     /// Something waits to be written, or the end has come.
-    work: Notify,
+    work: Signal,
     /// Something may be prepared, freed or recycled.
-    upkeep: Notify,
+    upkeep: Signal,
     /// A segment has been prepared.
-    prepared: Notify,
+    prepared: Signal,
 }

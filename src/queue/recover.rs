@@ -17,12 +17,12 @@ use std::rc::Rc;
 
 use super::format::{DATA_START, FileName, Kind, RecordHeader, SegmentHeader};
 use super::index::{Entry, Index, Status, Streamed};
-use super::notify::Notify;
 use super::record::{Commit, EnvelopeFacts, Mark, NOWHERE, Payload};
 use super::state::{QueueOptions, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, State};
 use super::walk::{Walk, Walked};
 use super::{Inner, Queue, QueueError, Reader};
 use crate::base::{Place, UnixMillis};
+use crate::io::signal::Signal;
 use crate::io::store::{BLOCK, OpenMode, Store, StoreFile};
 
 /// Bytes read at once.
@@ -120,9 +120,9 @@ impl<S: Store> Queue<S> {
             store,
             options,
             state: RefCell::new(state),
-            work: Notify::default(),
-            upkeep: Notify::default(),
-            prepared: Notify::default(),
+            work: Signal::default(),
+            upkeep: Signal::default(),
+            prepared: Signal::default(),
         }));
         queue.prepare(tail.segment).await?;
         Ok((queue, report))

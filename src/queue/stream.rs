@@ -166,7 +166,7 @@ impl<S: Store> Queue<S> {
         state.writable()?;
         let facts = take_envelope(&mut state, envelope)?;
         let parts = Parts::begin(&mut state, facts, prefix, &|| self.0.store.space())?;
-        self.0.work.notify();
+        self.0.work.raise();
         Ok(StreamedAppend { queue: self.clone(), parts })
     }
 }
@@ -195,7 +195,7 @@ impl<S: Store> StreamedAppend<S> {
             let mut state = queue.state.borrow_mut();
             state.writable()?;
             self.parts.push(&mut state, part, &|| queue.store.space())?;
-            queue.work.notify();
+            queue.work.raise();
         }
         Ok(())
     }
@@ -223,7 +223,7 @@ impl<S: Store> StreamedAppend<S> {
         let mut state = queue.0.state.borrow_mut();
         state.writable()?;
         let commit = self.parts.finish(&mut state, &|| queue.0.store.space())?;
-        queue.0.work.notify();
+        queue.0.work.raise();
         drop(state);
         Ok(commit)
     }
@@ -234,6 +234,6 @@ impl<S: Store> Drop for StreamedAppend<S> {
         let mut state = self.queue.0.state.borrow_mut();
         self.parts.release(&mut state);
         drop(state);
-        self.queue.0.upkeep.notify();
+        self.queue.0.upkeep.raise();
     }
 }

@@ -39,7 +39,7 @@ impl<S: Store> Queue<S> {
             }
             self.0.upkeep.wait().await;
         }
-        self.0.work.notify();
+        self.0.work.raise();
     }
 
     async fn upkeep_once(&self) -> Result<(), QueueError> {
@@ -101,7 +101,7 @@ impl<S: Store> Queue<S> {
                 state.counters.segments_recycled += u64::from(spare.is_some());
                 state.counters.segments_created += u64::from(spare.is_none());
                 drop(state);
-                self.0.prepared.notify();
+                self.0.prepared.raise();
                 Ok(true)
             }
             Err(error) => {

@@ -12,14 +12,14 @@
 use std::time::Instant;
 
 use crate::base::limits::RECEIVED_MAX;
-use crate::base::{EnhancedCode, Envelope, QueueId, Reply};
+use crate::base::{EnhancedCode, Envelope, Protocol, QueueId, Reply};
 use crate::io::clock;
 use crate::io::store::Store;
 use crate::mail::date;
 use crate::mail::headers::ReceivedCounter;
-use crate::mail::trace::{Protocol, Trace};
+use crate::mail::trace::Trace;
 use crate::proto::scan::{Scan, Scanner};
-use crate::proto::smtp::server::{BodyVerdict, Protocol as Spoken, Server};
+use crate::proto::smtp::server::{BodyVerdict, Server};
 use crate::queue::{QueueError, StreamedAppend};
 
 use super::hooks::{Accepted, Hooks, Refused};
@@ -55,11 +55,7 @@ struct Intake<S: Store> {
 impl<S: Store, H: Hooks> Session<S, H> {
     /// Reads the body that follows the 354 and stores it.
     pub(super) async fn take_body(&mut self, server: &mut Server) -> Result<BodyVerdict, Lost> {
-        let protocol = match server.protocol() {
-            Spoken::Smtp => Protocol::Smtp,
-            Spoken::Esmtp => Protocol::Esmtp,
-            Spoken::Utf8Smtp => Protocol::Utf8Smtp,
-        };
+        let protocol = server.protocol();
         let mut intake = Intake {
             scanner: Scanner::new(),
             received: ReceivedCounter::new(),

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::SiteState;
 use super::parcel::Handle;
-use super::signal::Signal;
 use crate::base::{Reply, ShardId, UnixMillis};
+use crate::io::signal::Signal;
 use crate::policy::retry::site_back_off;
 use crate::policy::route::Site;
 

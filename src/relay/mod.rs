@@ -24,7 +24,6 @@ mod lane;
 mod origin;
 mod parcel;
 mod settle;
-mod signal;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +39,7 @@ use crate::base::{Envelope, Outcome, Place, QueueId, ShardId, UnixMillis};
 use crate::config::Config;
 use crate::io::clock;
 use crate::io::executor::{sleep, spawn};
+use crate::io::signal::Signal;
 use crate::io::store::Store;
 use crate::io::watch::Watch;
 use crate::policy::route::{Lanes, Routes, Site};
@@ -47,7 +47,6 @@ use crate::queue::{BodyReader, Queue, QueueError, Reader};
 
 use lane::{Kick, Lane};
 pub use parcel::{Events, Handle, Mesh, Parcel, Settled};
-use signal::Signal;
 
 /// Bytes of bodies that a shard keeps in memory for first attempts.
 pub const BODY_MEMORY_MAX: usize = 64 << 20;

@@ -82,7 +82,7 @@ impl Engine {
                     server = server.answer(verdict(&self.access, question), &mut out);
                 }
                 Step::Body => {
-                    let protocol = server.protocol().name();
+                    let protocol = server.protocol().keyword();
                     let transaction = server.take_transaction();
                     self.body = Some(Body { scanner: Scanner::new(), transaction, protocol });
                 }

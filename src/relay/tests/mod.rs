@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::signal::Signal;
 use super::*;
 use crate::base::{Disposition, EnhancedCode};
 use crate::config::{NextHop, Route, Tls};
 use crate::io::executor::{Task, run_pinned, within};
 use crate::io::memory::MemoryStore;
+use crate::io::signal::Signal;
 use crate::queue::QueueOptions;
 use peer::{HELLO, Peer, script, takes_one};
 

@@ -45,7 +45,7 @@ mod transaction;
 use std::sync::Arc;
 
 use crate::base::limits::COMMAND_LINE_ALLOWED;
-use crate::base::{BodyType, QueueId, Reply};
+use crate::base::{BodyType, Protocol, QueueId, Reply};
 use crate::proto::address::Address;
 use lines::Line;
 use states::State;
@@ -114,28 +114,6 @@ pub enum BodyVerdict {
     Refuse(Reply),
     /// It was not taken, for this reason (421); the session is over.
     Close(Reply),
-}
-
-/// How the client speaks, as `Received:` names it (RFC 3848, RFC 6531, 4.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// HELO.
-    Smtp,
-    /// EHLO.
-    Esmtp,
-    /// EHLO, and SMTPUTF8 in this transaction.
-    Utf8Smtp,
-}
-
-impl Protocol {
-    /// The word for the `with` clause.
-    pub fn name(self) -> &'static str {
-        match self {
-            Protocol::Smtp => "SMTP",
-            Protocol::Esmtp => "ESMTP",
-            Protocol::Utf8Smtp => "UTF8SMTP",
-        }
-    }
 }
 
 /// What a session did since it was last asked.

@@ -200,7 +200,7 @@ fn the_protocol_is_what_received_names() {
     let (server, _, _) = run(greeted(), b"MAIL FROM:<> SMTPUTF8\r\n");
     assert_eq!(server.protocol(), Protocol::Utf8Smtp);
     assert_eq!(run(server, b"RSET\r\n").0.protocol(), Protocol::Esmtp);
-    let names = [Protocol::Smtp, Protocol::Esmtp, Protocol::Utf8Smtp].map(Protocol::name);
+    let names = [Protocol::Smtp, Protocol::Esmtp, Protocol::Utf8Smtp].map(Protocol::keyword);
     assert_eq!(names, ["SMTP", "ESMTP", "UTF8SMTP"]);
 }
 

@@ -7,14 +7,14 @@ use std::task::{Poll, Waker};
 /// A flag that one task waits for. Raising it twice before the task has run
 /// wakes it once.
 #[derive(Default)]
-pub(super) struct Signal {
+pub struct Signal {
     raised: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Signal {
     /// Raises the flag.
-    pub(super) fn raise(&self) {
+    pub fn raise(&self) {
         if !self.raised.replace(true)
             && let Some(waker) = self.waker.borrow_mut().take()
         {
@@ -23,7 +23,7 @@ impl Signal {
     }
 
     /// Waits until the flag is raised, and lowers it.
-    pub(super) async fn wait(&self) {
+    pub async fn wait(&self) {
         poll_fn(|context| {
             if self.raised.take() {
                 return Poll::Ready(());

@@ -237,6 +237,18 @@ fn fuzz_targets_are_built() {
     }
 }
 
+fn documents() -> Vec<File> {
+    let mut documents = read_files(&["docs"], ".md");
+    let top = ["README.md", "CHANGELOG.md"];
+    documents.extend(top.iter().filter(|p| exists(p)).flat_map(|p| read_files(&[p], ".md")));
+    documents
+}
+
+#[test]
+fn links_lead_somewhere() {
+    demand_none(documents::links(&documents(), exists));
+}
+
 #[test]
 fn dead_links_are_noticed() {
     let there = ["docs/a.md", "docs/b.md", "docs/sub", "README.md"];

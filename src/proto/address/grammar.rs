@@ -48,9 +48,25 @@ pub(super) fn mailbox(input: &[u8]) -> Result<(usize, usize), BadAddress> {
     Ok((local_len, local_len + 1 + domain_len))
 }
 
-/// `atext` of RFC 5322, and what RFC 6531 adds.
+/// `atext` of RFC 5322, and what RFC 6531 adds, by octet.
+static ATEXT: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || byte >= 0x80;
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-/=?^_`{|}~";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 fn is_atext(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte >= 0x80 || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+    ATEXT[usize::from(byte)]
 }
 
 /// `Dot-string = Atom *("." Atom)`.

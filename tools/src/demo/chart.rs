@@ -163,6 +163,8 @@ fn flow(svg: &mut Svg, demo: &Demonstration, frame: Frame) {
     }
     for (name, rates, colour) in series {
         let middle = |index: usize| (index as f64 + 0.5) * timeline.bin_s;
+        // The last bin is not full, so its rate would seem too low.
+        let rates = &rates[..rates.len().saturating_sub(1).max(1)];
         let points: Vec<(f64, f64)> =
             rates.iter().enumerate().map(|(i, rate)| (at_x(middle(i)), at_y(*rate))).collect();
         if name == "accepted"

@@ -41,7 +41,7 @@ impl<S: Store> Queue<S> {
         let len: usize = body.iter().map(|part| part.len()).sum();
         if len > state.options.part_max() {
             return stream::append_long(state, facts, prefix, body, &space)
-                .inspect(|_| self.0.work.raise());
+                .inspect(|_| self.0.urge());
         }
         let place = state.make_room(meta + PREFIX_MAX + len, Purpose::Mail, space)?;
         let id = QueueId { log: state.options.log, place };
@@ -54,12 +54,14 @@ impl<S: Store> Queue<S> {
         let commit = state.commit();
         let entry = Entry::new(meta as u32, part as u32, facts, Status::Out, UnixMillis(0));
         state.index.insert(place, entry);
-        self.0.work.raise();
+        self.0.urge();
         Ok((id, commit))
     }
 
     /// Records outcomes of a message. The index has them when this returns;
-    /// they are durable when the commit resolves.
+    /// they are durable when the commit resolves: with
+    /// [`QueueOptions::outcomes_wait`](super::QueueOptions) that is with the next
+    /// mail, or after the next [`Queue::nudge`].
     ///
     /// # Errors
     /// `Unknown` if the message is not queued or has no such recipient,
@@ -81,7 +83,11 @@ impl<S: Store> Queue<S> {
             (taken, commit) = self.record_some(state, id.place, rest)?;
             rest = &rest[taken..];
         }
-        self.0.work.raise();
+        if state.options.outcomes_wait {
+            self.0.recorded.raise();
+        } else {
+            self.0.urge();
+        }
         Ok(commit)
     }
 

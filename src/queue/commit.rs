@@ -39,6 +39,16 @@ impl<S: Store> Queue<S> {
         self.0.work.raise();
     }
 
+    /// Has outcomes written that wait for company.
+    pub fn nudge(&self) {
+        self.0.urge();
+    }
+
+    /// Waits until outcomes wait for company.
+    pub async fn recorded(&self) {
+        self.0.recorded.wait().await;
+    }
+
     /// Why nothing is written any more, if so.
     pub fn poisoned(&self) -> Option<String> {
         self.0.state.borrow().poisoned.as_ref().map(|why| why.to_string())
@@ -72,7 +82,9 @@ impl<S: Store> Queue<S> {
                 if state.poisoned.is_some() {
                     return None;
                 }
-                state.seal();
+                if self.0.urgent.take() || state.closing {
+                    state.seal();
+                }
                 if !state.sealed.is_empty() {
                     if state.prepared <= state.tail.segment {
                         self.0.upkeep.raise();

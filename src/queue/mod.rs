@@ -41,7 +41,7 @@ pub mod walk;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 pub use batch::Commit;
@@ -77,8 +77,20 @@ struct Inner<S: Store> {
     reader: Reader<S>,
     /// Something waits to be written, or the end has come.
     work: Signal,
+    /// What waits must not wait for company.
+    urgent: Cell<bool>,
+    /// Outcomes wait for company.
+    recorded: Signal,
     /// Something may be prepared, freed or recycled.
     upkeep: Signal,
     /// A segment has been prepared.
     prepared: Signal,
+}
+
+impl<S: Store> Inner<S> {
+    /// Has what waits written as soon as the flush under way has ended.
+    fn urge(&self) {
+        self.urgent.set(true);
+        self.work.raise();
+    }
 }

@@ -9,7 +9,7 @@
 //! reported, and the segment kept as it is (quarantined). The rest of a damaged
 //! segment is used.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
@@ -121,6 +121,8 @@ impl<S: Store> Queue<S> {
             options,
             state: RefCell::new(state),
             work: Signal::default(),
+            urgent: Cell::new(false),
+            recorded: Signal::default(),
             upkeep: Signal::default(),
             prepared: Signal::default(),
         }));

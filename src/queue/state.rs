@@ -39,6 +39,10 @@ pub struct QueueOptions {
     pub reserve: u64,
     /// Files kept for use as segments; more than these are removed.
     pub spares_max: usize,
+    /// Outcomes wait for company: for mail, or for [`Queue::nudge`](super::Queue),
+    /// which the owner then calls a few milliseconds after
+    /// [`Queue::recorded`](super::Queue) has returned.
+    pub outcomes_wait: bool,
 }
 
 impl Default for QueueOptions {
@@ -49,6 +53,7 @@ impl Default for QueueOptions {
             durability: Durability::Sync,
             reserve: 128 << 20,
             spares_max: 4,
+            outcomes_wait: false,
         }
     }
 }

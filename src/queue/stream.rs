@@ -166,7 +166,7 @@ impl<S: Store> Queue<S> {
         state.writable()?;
         let facts = take_envelope(&mut state, envelope)?;
         let parts = Parts::begin(&mut state, facts, prefix, &|| self.0.store.space())?;
-        self.0.work.raise();
+        self.0.urge();
         Ok(StreamedAppend { queue: self.clone(), parts })
     }
 }
@@ -195,7 +195,7 @@ impl<S: Store> StreamedAppend<S> {
             let mut state = queue.state.borrow_mut();
             state.writable()?;
             self.parts.push(&mut state, part, &|| queue.store.space())?;
-            queue.work.raise();
+            queue.urge();
         }
         Ok(())
     }
@@ -223,7 +223,7 @@ impl<S: Store> StreamedAppend<S> {
         let mut state = queue.0.state.borrow_mut();
         state.writable()?;
         let commit = self.parts.finish(&mut state, &|| queue.0.store.space())?;
-        queue.0.work.raise();
+        queue.0.urge();
         drop(state);
         Ok(commit)
     }

@@ -38,7 +38,7 @@ impl<S: Store> Queue<S> {
                     other => other?,
                 }
             }
-            self.0.work.raise();
+            self.0.urge();
         }
     }
 

@@ -16,7 +16,7 @@ use super::lane::{Failure, Lane};
 use super::parcel::Handle;
 use super::{Core, IDLE_MAX};
 use crate::base::limits::{PEER_REPLY_LINE_MAX, client_timeout};
-use crate::base::{BodyType, Disposition, EnhancedCode, Reply};
+use crate::base::{BodyType, Disposition, EnhancedCode};
 use crate::io::clock;
 use crate::io::executor::within;
 use crate::io::net::Stream;
@@ -61,7 +61,7 @@ struct Connection<S: Store> {
     begun: u32,
     finished: u32,
     /// The 421 that ended the last transaction.
-    farewell: Option<Reply>,
+    farewell: Option<Failure>,
 }
 
 /// Opens a connection to the first host of the lane's site that takes one,
@@ -96,10 +96,7 @@ async fn open<S: Store>(
     let limit = core.config().delivery.connect_timeout;
     let stream = Stream::connect(host, limit).await.map_err(|error| {
         core.counters.borrow_mut().outbound_connect_failures += 1;
-        Failure {
-            reply: trouble(EnhancedCode(4, 4, 1), format!("connect to {host}: {error}")),
-            host: host.to_string(),
-        }
+        Failure::ours(trouble(EnhancedCode(4, 4, 1), format!("connect to {host}: {error}")))
     })?;
     core.counters.borrow_mut().outbound_connections += 1;
     let mut connection = Connection {
@@ -122,9 +119,9 @@ async fn open<S: Store>(
     match connection.event().await {
         Ok(Event::Ready) => Ok(connection),
         Ok(_) => unreachable!("nothing was begun"),
-        Err(reply) => {
+        Err(failure) => {
             core.counters.borrow_mut().outbound_connect_failures += 1;
-            Err(Failure { reply, host: connection.host })
+            Err(failure)
         }
     }
 }
@@ -147,12 +144,12 @@ impl<S: Store> Connection<S> {
             }
             match self.event().await {
                 Ok(Event::SendBody) => {
-                    if let Err(reply) = self.send_body().await {
-                        break Some(reply);
+                    if let Err(failure) = self.send_body().await {
+                        break Some(failure);
                     }
                 }
                 Ok(event) => self.note(event),
-                Err(reply) => break Some(reply),
+                Err(failure) => break Some(failure),
             }
         };
         self.end(why);
@@ -225,7 +222,7 @@ impl<S: Store> Connection<S> {
 
     /// Sends the body of the current transaction, or puts it where the next
     /// write sends it.
-    async fn send_body(&mut self) -> Result<(), Reply> {
+    async fn send_body(&mut self) -> Result<(), Failure> {
         let flight = self.current.as_ref().expect("a body is asked for within a transaction");
         match (&flight.body, flight.attempt.handle.body()) {
             (Body::Memory, Some(bytes)) if bytes.len() <= COPIED_MAX => {
@@ -247,13 +244,14 @@ impl<S: Store> Connection<S> {
         Ok(())
     }
 
-    async fn next_part(&mut self) -> Result<Option<Vec<u8>>, Reply> {
+    async fn next_part(&mut self) -> Result<Option<Vec<u8>>, Failure> {
         let Some(Flight { body: Body::Log(reader), .. }) = &mut self.current else {
             unreachable!("only bodies in the log come in parts")
         };
         reader.next().await.map_err(|error| {
             tracing::error!(target: "relay", %error, "a message cannot be read from the queue");
-            trouble(EnhancedCode(4, 3, 0), format!("reading the message: {error}"))
+            let text = format!("reading the message: {error}");
+            Failure::ours(trouble(EnhancedCode(4, 3, 0), text))
         })
     }
 
@@ -271,7 +269,7 @@ impl<S: Store> Connection<S> {
                 self.current = self.next.take();
                 let reply = self.client.reply();
                 if reply.code == 421 {
-                    self.farewell = Some(reply.clone());
+                    self.farewell = Some(self.peer_said());
                 } else {
                     self.finished += 1;
                     self.lane.fruitful();
@@ -293,7 +291,7 @@ impl<S: Store> Connection<S> {
 
     /// The next event; an error, in the words for those concerned, when the
     /// connection is of no more use.
-    async fn event(&mut self) -> Result<Event, Reply> {
+    async fn event(&mut self) -> Result<Event, Failure> {
         loop {
             let input = &self.input[self.from..self.to];
             let (used, event) = self.client.step(input, &mut self.out);
@@ -310,7 +308,7 @@ impl<S: Store> Connection<S> {
     }
 
     /// Reads more input.
-    async fn fill(&mut self) -> Result<(), Reply> {
+    async fn fill(&mut self) -> Result<(), Failure> {
         self.input.copy_within(self.from..self.to, 0);
         self.to -= self.from;
         self.from = 0;
@@ -328,7 +326,7 @@ impl<S: Store> Connection<S> {
     }
 
     /// Writes what has gathered.
-    async fn flush(&mut self) -> Result<(), Reply> {
+    async fn flush(&mut self) -> Result<(), Failure> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -341,7 +339,7 @@ impl<S: Store> Connection<S> {
         written
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), Reply> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.guard.arm(client_timeout::DATA_BLOCK);
         let written = self.stream.write_all(bytes).await;
         self.guard.disarm();
@@ -352,7 +350,7 @@ impl<S: Store> Connection<S> {
     }
 
     /// After a failed write: the server may have said why it hung up.
-    async fn last_word(&mut self, error: &std::io::Error) -> Reply {
+    async fn last_word(&mut self, error: &std::io::Error) -> Failure {
         if self.client.phase() == Phase::Body {
             while self.fill().await.is_ok() {
                 let input = &self.input[self.from..self.to];
@@ -362,7 +360,7 @@ impl<S: Store> Connection<S> {
                     Event::NeedInput => {}
                     Event::Finished => {
                         self.finished += 1;
-                        return self.client.reply();
+                        return self.peer_said();
                     }
                     _ => break,
                 }
@@ -372,7 +370,7 @@ impl<S: Store> Connection<S> {
     }
 
     /// In words: the connection broke.
-    fn lost(&self, error: Option<&std::io::Error>) -> Reply {
+    fn lost(&self, error: Option<&std::io::Error>) -> Failure {
         let (host, phase) = (&self.host, self.client.phase().text());
         let (code, text) = match (self.guard.interrupted(), error) {
             (Some(Interrupt::TimedOut), _) => {
@@ -386,16 +384,22 @@ impl<S: Store> Connection<S> {
                 (EnhancedCode(4, 4, 2), format!("{host} closed the connection while {phase}"))
             }
         };
-        trouble(code, text)
+        Failure::ours(trouble(code, text))
+    }
+
+    /// The server's last reply, as a failure.
+    fn peer_said(&self) -> Failure {
+        Failure { reply: self.client.reply(), host: self.host.clone() }
     }
 
     /// In words: the server ended the session, or broke the protocol.
-    fn closed(&self, end: End) -> Reply {
+    fn closed(&self, end: End) -> Failure {
         match end {
-            End::TurnedAway | End::Unavailable => self.client.reply(),
+            End::TurnedAway | End::Unavailable => self.peer_said(),
             _ => {
                 let (host, phase) = (&self.host, self.client.phase().text());
-                trouble(EnhancedCode(4, 5, 0), format!("{host} {} while {phase}", end.text()))
+                let text = format!("{host} {} while {phase}", end.text());
+                Failure::ours(trouble(EnhancedCode(4, 5, 0), text))
             }
         }
     }
@@ -422,7 +426,7 @@ impl<S: Store> Connection<S> {
 
     /// The connection has ended, for this reason if it was not idle: returns
     /// what was under way, and tells the lane.
-    fn end(mut self, why: Option<Reply>) {
+    fn end(mut self, why: Option<Failure>) {
         let now = clock::wall();
         if let Some(flight) = self.next.take() {
             self.lane.put_back(flight.attempt.handle);
@@ -435,15 +439,13 @@ impl<S: Store> Connection<S> {
             (Some(flight), _) if cut || (before_mail && self.finished > 0) => {
                 self.lane.put_back(flight.attempt.handle);
             }
-            (Some(flight), Some(reply)) => {
-                let settled = flight.attempt.finish(reply, &self.host, now);
+            (Some(flight), Some(failure)) => {
+                let settled = flight.attempt.finish(&failure.reply, &failure.host, now);
                 self.core.settled(settled);
             }
             (Some(_), None) => unreachable!("only an idle connection ends without a reason"),
         }
-        let fruitless = why
-            .filter(|_| self.finished == 0 && !cut)
-            .map(|reply| Failure { reply, host: self.host.clone() });
+        let fruitless = why.filter(|_| self.finished == 0 && !cut);
         let waiting = self.lane.closed(fruitless.clone(), now);
         if let Some(failure) = fruitless {
             self.core.defer_all(waiting, &failure);

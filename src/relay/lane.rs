@@ -30,8 +30,15 @@ const GROWTH_PAUSE_MS: u64 = 5_000;
 pub(super) struct Failure {
     /// The last word.
     pub(super) reply: Reply,
-    /// Who gave it, as `host:port`.
+    /// Who gave it, as `host:port`; empty when the words are ours.
     pub(super) host: String,
+}
+
+impl Failure {
+    /// A failure in our own words, which name the host.
+    pub(super) fn ours(reply: Reply) -> Self {
+        Failure { reply, host: String::new() }
+    }
 }
 
 /// What a lane wants done for a handle just queued.
@@ -225,7 +232,10 @@ impl Lane {
     /// For operators.
     pub(super) fn figures(&self, now: UnixMillis) -> SiteState {
         let state = self.state.borrow();
-        let words = |failure: &Failure| format!("{}: {}", failure.host, failure.reply);
+        let words = |failure: &Failure| match failure.host.as_str() {
+            "" => failure.reply.to_string(),
+            host => format!("{host}: {}", failure.reply),
+        };
         SiteState {
             site: self.site.to_string(),
             queued: state.queue.len() as u64,

@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 use crate::base::counters::SharedCounters;
 use crate::io::executor::{Task, sleep, spawn, within};
 use crate::io::uring::UringStore;
+use crate::queue::Queue;
 use crate::receive;
 use crate::relay::{Parcel, Parts, Relay};
 
@@ -26,6 +27,9 @@ use super::{Config, Recovered, ShardPlan};
 
 /// How often log lines are shipped to the writer.
 const SHIP_EVERY: Duration = Duration::from_millis(100);
+/// How long an outcome waits for mail to be committed with. With the flush it
+/// is durable well within the 10 ms that docs/durability.md promises.
+const OUTCOMES_WAIT: Duration = Duration::from_millis(5);
 /// How long the relay may take, once cut, to hand back what was under way.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 
@@ -80,6 +84,9 @@ fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> 
     let maillog = Rc::new(MailLog::new(plan.log.clone(), Rc::clone(&counters)));
     let delivery_latency = Rc::new(RefCell::new(latency_ms()));
     let commits = logs.values().map(|queue| spawn(queue.clone().run_commits())).collect();
+    for queue in logs.values() {
+        spawn(nudge(queue.clone())).detach();
+    }
     let commits = RefCell::new(commits);
     let data_dir = plan.config.data_dir.clone();
     let relay = Relay::new(Parts {
@@ -121,6 +128,15 @@ fn latency_ms() -> Histogram<u64> {
 async fn take_parcels(core: Rc<Core>, parcels: Receiver<Parcel>) {
     while let Ok(parcel) = parcels.recv().await {
         core.relay.receive(parcel);
+    }
+}
+
+/// Bounds how long an outcome waits for mail to be committed with.
+async fn nudge(queue: Queue<UringStore>) {
+    loop {
+        queue.recorded().await;
+        sleep(OUTCOMES_WAIT).await;
+        queue.nudge();
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) async fn open_logs(plan: &ShardPlan) -> Result<(Logs<UringStore>, Rec
             log,
             segment_size: plan.config.queue.segment_size,
             durability: plan.config.durability,
+            outcomes_wait: true,
             ..QueueOptions::default()
         };
         let (queue, report) = Queue::open(UringStore::new(dir.clone()), options, clock::wall())

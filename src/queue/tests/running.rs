@@ -363,3 +363,38 @@ fn the_same_on_a_real_disk() {
     });
     done.unwrap().join().unwrap();
 }
+
+#[test]
+fn outcomes_wait_for_mail_or_a_nudge_when_told_to() {
+    let store = MemoryStore::new();
+    let options = QueueOptions { outcomes_wait: true, ..options() };
+    let (bench, queue) = start_with(&store, options);
+    let ids = ["a@x", "b@x"].map(|sender| put(&bench, &queue, sender, 1, b"x\r\n.\r\n"));
+    let delivered = [outcome(0, Disposition::Delivered, 1)];
+    let flushes = queue.counters().flushes;
+    let mut first = Box::pin(queue.record(ids[0], &delivered).unwrap());
+    assert_eq!(bench.run(queue.recorded()), Some(()), "the owner is told");
+    bench.turn(100);
+    assert_eq!(queue.counters().flushes, flushes, "nothing is written for an outcome alone");
+    put(&bench, &queue, "c@x", 1, b"x\r\n.\r\n");
+    assert!(bench.run(&mut first).unwrap().is_ok());
+    assert_eq!(queue.counters().flushes, flushes + 1, "it went with the mail");
+    let second = queue.record(ids[1], &delivered).unwrap();
+    bench.turn(100);
+    queue.nudge();
+    assert!(bench.run(second).unwrap().is_ok());
+    assert_eq!(queue.counters().flushes, flushes + 2);
+}
+
+#[test]
+fn closing_makes_outcomes_that_wait_durable() {
+    let store = MemoryStore::new();
+    let options = QueueOptions { outcomes_wait: true, ..options() };
+    let (bench, queue) = start_with(&store, options);
+    let id = put(&bench, &queue, "a@x", 1, b"x\r\n.\r\n");
+    let commit = queue.record(id, &[outcome(0, Disposition::Delivered, 1)]).unwrap();
+    queue.close();
+    assert!(bench.run(commit).unwrap().is_ok());
+    bench.turn(100);
+    assert_eq!(open(&store).0.live(), 0);
+}

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use super::error::ConfigError;
+use super::pattern::DomainPattern;
 use super::tree::Tree;
 use super::types::{Config, NextHop, Route};
 use super::units::print_size;
@@ -140,6 +141,13 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             "access.relay_from holds {open}: every client that reaches a listener may relay \
              anywhere (an open relay)"
         ));
+    }
+    if config.access.relay_domains.contains(&DomainPattern::Any) && listens_publicly {
+        warnings.push(
+            "access.relay_domains holds \"*\": every client that reaches a listener may relay \
+             anywhere (an open relay)"
+                .to_owned(),
+        );
     }
     if config.durability != crate::base::Durability::Sync {
         warnings.push(format!(

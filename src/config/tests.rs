@@ -292,6 +292,9 @@ fn warns_of_open_relays_and_weak_durability() {
     let public = "listener=[{address=\"192.0.2.1:25\"}]";
     let warnings = with_set(&[open, public]).unwrap().warnings();
     assert!(warnings.len() == 1 && warnings[0].contains("open relay"), "{warnings:?}");
+    let domains = "access.relay_domains=[\"*\"]";
+    let warnings = with_set(&[domains, public]).unwrap().warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("open relay"), "{warnings:?}");
     let warnings = with_set(&["durability=os"]).unwrap().warnings();
     assert!(warnings.len() == 1 && warnings[0].contains("power"), "{warnings:?}");
 }

@@ -1,6 +1,7 @@
 //! The server's figures, read from its `/metrics` while it runs: one plain HTTP
 //! request, and the sums over its shards of the few families that are shown.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -25,6 +26,48 @@ pub struct Figures {
     pub bytes_accepted: u64,
     /// Memory in RAM, in bytes.
     pub resident: u64,
+    /// Times to the 250.
+    pub accepts: Accepts,
+}
+
+/// Most buckets of a histogram that are read.
+const BUCKETS: usize = 32;
+
+/// The histogram of times to the 250: for each bucket its upper bound in
+/// microseconds and how many were at or below it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepts([(u64, u64); BUCKETS]);
+
+impl Accepts {
+    fn parse(text: &str) -> Accepts {
+        let mut sums = BTreeMap::new();
+        for line in text.lines() {
+            let Some(rest) = line.strip_prefix("ringpost_accept_seconds_bucket{") else { continue };
+            let Some((labels, value)) = rest.rsplit_once("} ") else { continue };
+            let bound = labels.split(',').find_map(|label| label.strip_prefix("le=\""));
+            let Some(bound) = bound.and_then(|bound| bound.strip_suffix('"')) else { continue };
+            let bound_us = match bound.parse::<f64>() {
+                Ok(seconds) if seconds.is_finite() => (seconds * 1e6).round() as u64,
+                _ => u64::MAX,
+            };
+            *sums.entry(bound_us).or_insert(0) += value.parse::<f64>().unwrap_or(0.0) as u64;
+        }
+        let mut accepts = Accepts::default();
+        for (place, bucket) in accepts.0.iter_mut().zip(sums) {
+            *place = bucket;
+        }
+        accepts
+    }
+
+    /// The bound, in milliseconds, that 99 of 100 since `before` were within;
+    /// `None` when there were none, or when some took longer than any bound.
+    pub fn p99_ms_since(&self, before: &Accepts) -> Option<f64> {
+        let since = |place: usize| self.0[place].1.saturating_sub(before.0[place].1);
+        let count = (0..BUCKETS).map(since).max().unwrap_or(0);
+        let place = (0..BUCKETS).find(|place| count > 0 && since(*place) * 100 >= count * 99)?;
+        let bound_us = self.0[place].0;
+        (bound_us != u64::MAX).then(|| bound_us as f64 / 1000.0)
+    }
 }
 
 /// Asks the server whose HTTP port is at `address`.
@@ -43,6 +86,7 @@ pub fn read(address: SocketAddr) -> io::Result<Figures> {
         bytes_written: counter("bytes_written"),
         bytes_accepted: counter("bytes_accepted"),
         resident: gauge("resident_memory_bytes"),
+        accepts: Accepts::parse(&text),
     })
 }
 
@@ -94,6 +138,25 @@ mod tests {
         assert_eq!(sum(text, "ringpost_flushes_total"), 12);
         assert_eq!(sum(text, "ringpost_resident_memory_bytes"), 1_500_000);
         assert_eq!(sum(text, "ringpost_nothing"), 0);
+    }
+
+    #[test]
+    fn tells_the_bound_that_99_of_100_were_within() {
+        let text = |fast: u64, slow: u64, all: u64| {
+            let line = |shard: u8, le: &str, count: u64| {
+                format!("ringpost_accept_seconds_bucket{{le=\"{le}\",shard=\"{shard}\"}} {count}\n")
+            };
+            let shards = [0, 1].map(|shard| {
+                [line(shard, "0.001", fast), line(shard, "0.05", slow), line(shard, "+Inf", all)]
+                    .concat()
+            });
+            Accepts::parse(&shards.concat())
+        };
+        let before = text(100, 100, 100);
+        assert_eq!(text(100, 100, 100).p99_ms_since(&before), None, "nothing since");
+        assert_eq!(text(199, 200, 200).p99_ms_since(&before), Some(1.0));
+        assert_eq!(text(190, 200, 200).p99_ms_since(&before), Some(50.0));
+        assert_eq!(text(190, 190, 200).p99_ms_since(&before), None, "beyond all bounds");
     }
 
     #[test]

@@ -203,11 +203,11 @@ impl<'a> Stage<'a> {
             format!("--ledger={}", ledger.display()),
             format!("--json={}", json.display()),
         ];
-        match (&self.options.eml, self.options.corpus) {
-            (Some(dir), _) => arguments.push(format!("--eml={}", dir.display())),
-            (None, true) => arguments.push("--corpus".into()),
-            (None, false) => arguments.push(format!("--size={}", self.options.size)),
-        }
+        arguments.push(match (&self.options.eml, self.options.size) {
+            (Some(dir), _) => format!("--eml={}", dir.display()),
+            (None, Some(size)) => format!("--size={size}B"),
+            (None, None) => "--corpus".into(),
+        });
         arguments.extend(rate.map(|rate| format!("--rate={rate}")));
         arguments
     }
@@ -221,8 +221,10 @@ impl<'a> Stage<'a> {
         let span = (now - last.0).as_secs_f64();
         let rate = |now: u64, then: u64| chart::grouped(now.saturating_sub(then) as f64 / span);
         if io::stdout().is_terminal() {
+            let p99 = figures.accepts.p99_ms_since(&last.1.accepts);
+            let p99 = p99.map_or("-".to_owned(), |ms| format!("{ms}"));
             print!(
-                "\r\x1b[K{what:<10}{:>9} accepted/s {:>9} relayed/s {:>9} queued",
+                "\r\x1b[K{what:<10}{:>9} accepted/s {:>9} relayed/s {:>9} queued   p99 within {p99} ms",
                 rate(figures.accepted, last.1.accepted),
                 rate(figures.delivered, last.1.delivered),
                 chart::grouped(figures.queued as f64),

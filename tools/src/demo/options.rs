@@ -26,15 +26,13 @@ pub struct Options {
     /// Connections to the server at a time
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
-    /// Size of the messages
-    #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = values::size)]
-    pub size: u64,
-    /// Send the .eml files of this folder instead
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["size", "corpus"])]
+    /// Send the .eml files of this folder [default: the mail that ships with the
+    /// tool]
+    #[arg(long, value_name = "DIR", conflicts_with = "size")]
     pub eml: Option<PathBuf>,
-    /// Send the messages that ship with the tool instead
-    #[arg(long, conflicts_with = "size")]
-    pub corpus: bool,
+    /// Send generated messages of this size instead
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub size: Option<u64>,
     /// What the server's 250 waits for: "sync", "os" or "memory"
     #[arg(long, value_name = "MODE", default_value = "sync")]
     pub durability: Durability,
@@ -61,11 +59,11 @@ impl Options {
 
     /// What is sent, in words.
     pub fn mail(&self) -> String {
-        match (&self.eml, self.corpus, self.size) {
-            (Some(dir), ..) => format!("messages of {}", dir.display()),
-            (_, true, _) => "the shipped corpus".into(),
-            (.., size) if size % 1024 == 0 => format!("{} KiB messages", size / 1024),
-            (.., size) => format!("{size}-octet messages"),
+        match (&self.eml, self.size) {
+            (Some(dir), _) => format!("messages of {}", dir.display()),
+            (None, None) => "mail of many kinds".into(),
+            (None, Some(size)) if size % 1024 == 0 => format!("{} KiB messages", size / 1024),
+            (None, Some(size)) => format!("{size}-octet messages"),
         }
     }
 }
@@ -81,7 +79,9 @@ mod tests {
         let options = Options::parse_from(["ringpost-demo", "--durability", "os"]);
         assert_eq!(options.durability, Durability::Os);
         assert_eq!(options.phases(), Ok([Duration::from_secs(9), Duration::from_secs(6)]));
-        assert_eq!(options.mail(), "4 KiB messages");
+        assert_eq!(options.mail(), "mail of many kinds");
+        let sized = Options::parse_from(["ringpost-demo", "--size", "4KiB"]);
+        assert_eq!(sized.mail(), "4 KiB messages");
         let short = Options::parse_from(["ringpost-demo", "--duration", "1s"]);
         assert!(short.phases().is_err());
     }

@@ -1,12 +1,12 @@
-//! The manual pages of the load generator, the sink and the demo name every
-//! option that the tool takes, and none that it does not.
+//! The manual pages of the tools name every option that the tool takes, and none
+//! that it does not.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use clap::{Command, CommandFactory};
-use ringpost_tools::{demo, load, sink};
+use ringpost_tools::{demo, load, segments, sink};
 
 fn options(command: &Command) -> BTreeSet<String> {
     let own = command.get_arguments().filter_map(|argument| argument.get_long());
@@ -33,6 +33,7 @@ fn pages_and_options_agree() {
         ("ringpost-load", load::options::Cli::command()),
         ("ringpost-sink", sink::options::Options::command()),
         ("ringpost-demo", demo::options::Options::command()),
+        ("ringpost-segments", segments::Cli::command()),
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/man/{tool}.md"));
         let page = fs::read_to_string(path).unwrap();

@@ -137,6 +137,35 @@ fn a_refused_recipient_gives_its_sender_a_report_and_a_deferred_one_is_retried()
     assert!(!text.contains("good@y.test"), "the report names only what failed\n{text}");
 }
 
+/// The sum over the shards of a metric.
+fn metric(server: &Server, name: &str) -> u64 {
+    let text = server.get("/metrics");
+    let values = text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+    values.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_site_with_one_connection_gets_the_mail_of_all_cores() {
+    let dir = tempfile::tempdir().unwrap();
+    let hop = NextHop::start();
+    let settings = [&route_to(hop.address), "delivery.connections_per_site=1", "cores=2"];
+    let server = Server::start(dir.path(), &settings);
+    let mut sent = 0;
+    // The kernel spreads connections; some come to the core without the lane.
+    while metric(&server, "ringpost_handed_off_total") == 0 {
+        let mut client = Client::connect(server.smtp).unwrap();
+        let name = format!("m{sent}");
+        let reply = client.message("a@x.test", &["b@y.test"], &simple(&name)).unwrap();
+        assert!(reply.starts_with("250"), "{reply}");
+        sent += 1;
+        assert!(sent < 200, "nothing was handed over");
+    }
+    hop.wait(|got| (0..sent).all(|n| got.iter().any(|got| is(got, &format!("m{n}")))));
+    wait_for(|| metric(&server, "ringpost_recipients_delivered_total") == sent);
+    wait_for(|| metric(&server, "ringpost_queued_messages") == 0);
+    assert!(metric(&server, "ringpost_hand_off_batches_total") >= 2, "there and back");
+}
+
 #[test]
 fn what_is_queued_survives_a_restart_with_fewer_cores() {
     let dir = tempfile::tempdir().unwrap();

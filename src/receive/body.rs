@@ -291,3 +291,26 @@ pub(super) fn storage_reply(error: &QueueError) -> Reply {
         _ => Reply::new(451, EnhancedCode(4, 3, 0), "message could not be stored, try again later"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Place, ShardId};
+
+    #[test]
+    fn trouble_with_the_disk_is_never_the_senders_fault_for_good() {
+        let id = QueueId { log: ShardId(0), place: Place::default() };
+        let io = || std::io::Error::other("EIO");
+        for (error, code, enhanced) in [
+            (QueueError::Full { needed: 2, available: 1 }, 452, EnhancedCode(4, 3, 1)),
+            (QueueError::Poisoned("flush failed".into()), 451, EnhancedCode(4, 3, 0)),
+            (QueueError::Io { what: "write".into(), source: io() }, 451, EnhancedCode(4, 3, 0)),
+            (QueueError::Unknown(id), 451, EnhancedCode(4, 3, 0)),
+            (QueueError::TooLarge { bytes: 2, limit: 1 }, 552, EnhancedCode(5, 3, 4)),
+        ] {
+            let reply = storage_reply(&error);
+            assert_eq!((reply.code, reply.enhanced), (code, Some(enhanced)), "{error}");
+            assert!(!reply.text.contains("flush"), "a client is told nothing of our disk");
+        }
+    }
+}

@@ -19,12 +19,35 @@ impl fmt::Display for ShardId {
 }
 
 /// A byte position in one log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
 pub struct Place {
     /// Sequence number of the segment; grows for ever, never reused.
     pub segment: u32,
     /// Offset of a record's header in that segment, in bytes.
     pub offset: u32,
+}
+
+/// Where the records of a message lie in its log: at the place that its id names,
+/// unless it has moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    /// Its first record.
+    pub first: Place,
+    /// The record that ends a streamed message, where that is one of its own.
+    pub commit: Option<Place>,
 }
 
 /// The id of a queued message: the log and the place of its first record.

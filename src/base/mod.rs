@@ -14,5 +14,5 @@ pub mod outcome;
 pub use clock::UnixMillis;
 pub use durability::Durability;
 pub use envelope::{BodyType, Envelope, Mail, Protocol};
-pub use id::{Place, QueueId, ShardId};
+pub use id::{Location, Place, QueueId, ShardId};
 pub use outcome::{Disposition, EnhancedCode, Outcome, Reply};

@@ -3,6 +3,7 @@
 
 use super::batch::Commit;
 use super::error::QueueError;
+use super::fact::{First, Ruling, What};
 use super::format::{Kind, META_MAX};
 use super::index::{Entry, Status};
 use super::record::{self, EnvelopeFacts};
@@ -52,8 +53,10 @@ impl<S: Store> Queue<S> {
         let part = state.prefix.len() + len;
         state.count(meta + part);
         let commit = state.commit();
-        let entry = Entry::new(meta as u32, part as u32, facts, Status::Out, UnixMillis(0));
-        state.index.insert(place, entry);
+        let first = facts.first(meta, part);
+        state.note(place, What::Message(first));
+        state.index.insert(place, Entry::new(first, Status::Out, 0));
+        state.clean_credit = state.clean_credit.saturating_add((meta + part) as u64);
         self.0.urge();
         Ok((id, commit))
     }
@@ -115,7 +118,11 @@ impl<S: Store> Queue<S> {
         state.count(len);
         let commit = state.commit();
         let number = state.batch_number();
-        state.index.apply(message, &outcomes[..taken], place, number);
+        let rulings = outcomes[..taken].iter().map(Ruling::from);
+        for ruling in rulings.clone() {
+            state.note(place, What::Outcome { message, ruling });
+        }
+        state.index.apply(message, rulings, place, number);
         Ok((taken, commit))
     }
 
@@ -123,6 +130,19 @@ impl<S: Store> Queue<S> {
     /// for those that the relay gives back untried.
     pub fn put_back(&self, id: QueueId, recipients: &[u16], due: UnixMillis) {
         self.0.state.borrow_mut().index.put_back(id.place, recipients, due);
+    }
+}
+
+impl EnvelopeFacts {
+    /// The facts about the first record of a message with `meta` bytes before
+    /// `part` bytes of body.
+    pub(super) fn first(&self, meta: usize, part: usize) -> First {
+        First {
+            meta: meta as u32,
+            part: part as u32,
+            recipients: self.recipients,
+            arrival_ms: self.arrival_ms,
+        }
     }
 }
 

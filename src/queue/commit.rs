@@ -28,13 +28,15 @@ impl<S: Store> Queue<S> {
     /// is closed and all that waited is durable, or the log has failed. Whoever
     /// opens a queue spawns this once.
     pub async fn run_commits(self) {
-        future::zip(self.commit_loop(), self.upkeep_loop()).await;
+        let disk = future::zip(self.commit_loop(), self.upkeep_loop());
+        future::zip(disk, self.clean_loop()).await;
     }
 
     /// Takes no more, lets what waits become durable, then ends
     /// [`Queue::run_commits`].
     pub fn close(&self) {
         self.0.state.borrow_mut().closing = true;
+        self.0.clean.raise();
         self.0.upkeep.raise();
         self.0.work.raise();
     }
@@ -61,6 +63,7 @@ impl<S: Store> Queue<S> {
         tickets.iter().for_each(|ticket| ticket.fail(&why));
         self.0.work.raise();
         self.0.upkeep.raise();
+        self.0.clean.raise();
         self.0.prepared.raise();
     }
 

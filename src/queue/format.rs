@@ -19,8 +19,10 @@ use crate::io::store::BLOCK;
 
 /// First bytes of a segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"RINGPOST";
-/// Version of the format written; the only one read.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the format written.
+pub const FORMAT_VERSION: u32 = 2;
+/// Oldest version that is read.
+pub const FORMAT_OLDEST: u32 = 1;
 /// Where the first record of a segment lies.
 pub const DATA_START: u32 = 2 * BLOCK as u32;
 /// Bytes of a record's header.
@@ -29,8 +31,10 @@ pub const RECORD_HEADER: usize = 16;
 pub const ALIGN: usize = 16;
 /// Longest envelope, in bytes: its length takes 24 bits of the header.
 pub const META_MAX: usize = (1 << 24) - 1;
+/// Version numbers from here on are damage, not the future.
+const VERSION_PLAUSIBLE: u32 = 1000;
 /// Bytes of a segment header that are used.
-const SEGMENT_HEADER: usize = 44;
+const SEGMENT_HEADER: usize = 48;
 
 const _: () = assert!(RECORD_HEADER.is_multiple_of(ALIGN) && BLOCK.is_multiple_of(ALIGN));
 const _: () = assert!(SEGMENT_HEADER <= 512, "the header fits into one sector");
@@ -60,12 +64,19 @@ pub enum Kind {
     Outcome = 7,
     /// The state of all live messages in a range of another segment.
     Survivors = 8,
+    /// What an operator ordered for a message. Since version 2.
+    Order = 9,
+    /// A message once more, with all that is known of it: it moved here from
+    /// a segment that was to be freed. Since version 2.
+    Moved = 10,
+    /// The segments in use when this one was begun. Since version 2.
+    Roster = 11,
 }
 
 impl Kind {
     /// The kind with this number.
     pub fn from_u8(number: u8) -> Option<Kind> {
-        const KINDS: [Kind; 8] = [
+        const KINDS: [Kind; 11] = [
             Kind::Pad,
             Kind::Mark,
             Kind::Message,
@@ -74,6 +85,9 @@ impl Kind {
             Kind::Commit,
             Kind::Outcome,
             Kind::Survivors,
+            Kind::Order,
+            Kind::Moved,
+            Kind::Roster,
         ];
         KINDS.into_iter().find(|&kind| kind as u8 == number)
     }
@@ -89,6 +103,9 @@ impl Kind {
             Kind::Commit => "commit",
             Kind::Outcome => "outcome",
             Kind::Survivors => "survivors",
+            Kind::Order => "order",
+            Kind::Moved => "moved",
+            Kind::Roster => "roster",
         }
     }
 }
@@ -106,6 +123,9 @@ pub struct SegmentHeader {
     pub created: UnixMillis,
     /// Random; seeds the checksums of its records.
     pub salt: u64,
+    /// Number of the segment that the file was before, 0 for a new file. (In
+    /// version 1 always 0.)
+    pub was: u32,
 }
 
 /// Why a header cannot be used.
@@ -123,7 +143,8 @@ impl std::fmt::Display for BadHeader {
             BadHeader::Damaged => f.write_str("neither copy of its header is sound"),
             BadHeader::Version(version) => write!(
                 f,
-                "format version {version}; this version of ringpost reads {FORMAT_VERSION}"
+                "format version {version}; this version of ringpost reads {FORMAT_OLDEST} to \
+                 {FORMAT_VERSION}"
             ),
         }
     }
@@ -141,8 +162,9 @@ impl SegmentHeader {
         first[20..24].copy_from_slice(&self.size.to_le_bytes());
         first[24..32].copy_from_slice(&self.created.0.to_le_bytes());
         first[32..40].copy_from_slice(&self.salt.to_le_bytes());
-        let crc = crc32c(0, &first[..40]);
-        first[40..44].copy_from_slice(&crc.to_le_bytes());
+        first[40..44].copy_from_slice(&self.was.to_le_bytes());
+        let crc = crc32c(0, &first[..44]);
+        first[44..48].copy_from_slice(&crc.to_le_bytes());
         second[..SEGMENT_HEADER].copy_from_slice(&first[..SEGMENT_HEADER]);
     }
 
@@ -161,19 +183,27 @@ impl SegmentHeader {
 
     fn decode_copy(bytes: &[u8]) -> Result<Self, BadHeader> {
         let bytes = bytes.get(..SEGMENT_HEADER).ok_or(BadHeader::Damaged)?;
-        if bytes[..8] != SEGMENT_MAGIC || read_u32(bytes, 40) != crc32c(0, &bytes[..40]) {
+        let version = read_u32(bytes, 8);
+        // Later versions may have longer headers: whether one of those is sound
+        // is for others to tell.
+        let crc_at = if version == 1 { 40 } else { 44 };
+        if bytes[..8] != SEGMENT_MAGIC {
             return Err(BadHeader::Damaged);
         }
-        match read_u32(bytes, 8) {
-            FORMAT_VERSION => Ok(SegmentHeader {
-                log: ShardId(u16::from_le_bytes([bytes[12], bytes[13]])),
-                segment: read_u32(bytes, 16),
-                size: read_u32(bytes, 20),
-                created: UnixMillis(read_u64(bytes, 24)),
-                salt: read_u64(bytes, 32),
-            }),
-            version => Err(BadHeader::Version(version)),
+        if version > FORMAT_VERSION && version < VERSION_PLAUSIBLE {
+            return Err(BadHeader::Version(version));
         }
+        if version < FORMAT_OLDEST || read_u32(bytes, crc_at) != crc32c(0, &bytes[..crc_at]) {
+            return Err(BadHeader::Damaged);
+        }
+        Ok(SegmentHeader {
+            log: ShardId(u16::from_le_bytes([bytes[12], bytes[13]])),
+            segment: read_u32(bytes, 16),
+            size: read_u32(bytes, 20),
+            created: UnixMillis(read_u64(bytes, 24)),
+            salt: read_u64(bytes, 32),
+            was: if version == 1 { 0 } else { read_u32(bytes, 40) },
+        })
     }
 
     /// The checksum seed of the segment's records.
@@ -281,6 +311,11 @@ pub fn segment_name(segment: u32) -> String {
     format!("{segment:08x}.seg")
 }
 
+/// Name of the checkpoint of a segment.
+pub fn checkpoint_name(segment: u32) -> String {
+    format!("{segment:08x}.idx")
+}
+
 /// Name of a file that waits to be used again; the number is that of the
 /// segment it last was.
 pub fn spare_name(segment: u32) -> String {
@@ -294,6 +329,8 @@ pub enum FileName {
     Segment(u32),
     /// A file that waits to be used again.
     Spare(u32),
+    /// The checkpoint of a segment.
+    Checkpoint(u32),
 }
 
 impl FileName {
@@ -306,6 +343,7 @@ impl FileName {
         match extension {
             "seg" => Some(FileName::Segment(number)),
             "free" => Some(FileName::Spare(number)),
+            "idx" => Some(FileName::Checkpoint(number)),
             _ => None,
         }
     }
@@ -322,6 +360,7 @@ mod tests {
             size: 1 << 20,
             created: UnixMillis(1_700_000_000_000),
             salt: 0x0123_4567_89ab_cdef,
+            was: 5,
         }
     }
 
@@ -329,7 +368,7 @@ mod tests {
     fn a_segment_header_survives_the_loss_of_either_copy() {
         let mut bytes = vec![0xff; DATA_START as usize];
         header().encode(&mut bytes);
-        for damaged_at in [0, 9, 30, 43, BLOCK, BLOCK + 43] {
+        for damaged_at in [0, 11, 30, 43, 47, BLOCK, BLOCK + 43] {
             let mut copy = bytes.clone();
             copy[damaged_at] ^= 1;
             assert_eq!(SegmentHeader::decode(&copy), Ok(header()), "{damaged_at}");
@@ -346,8 +385,6 @@ mod tests {
         header().encode(&mut bytes);
         for copy in [0, BLOCK] {
             bytes[copy + 8..copy + 12].copy_from_slice(&9u32.to_le_bytes());
-            let crc = crc32c(0, &bytes[copy..copy + 40]);
-            bytes[copy + 40..copy + 44].copy_from_slice(&crc.to_le_bytes());
         }
         assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Version(9)));
     }
@@ -381,6 +418,7 @@ mod tests {
     fn file_names_round_trip() {
         assert_eq!(FileName::parse(&segment_name(0xab)), Some(FileName::Segment(0xab)));
         assert_eq!(FileName::parse(&spare_name(7)), Some(FileName::Spare(7)));
+        assert_eq!(FileName::parse(&checkpoint_name(7)), Some(FileName::Checkpoint(7)));
         for foreign in ["lock", "000000AB.seg", "1.seg", "000000ab.seg.bak", "+00000ab.seg"] {
             assert_eq!(FileName::parse(foreign), None, "{foreign}");
         }

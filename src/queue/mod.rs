@@ -24,10 +24,14 @@
 
 mod append;
 mod batch;
+pub mod checkpoint;
+mod clean;
 mod commit;
 mod error;
+pub mod fact;
 pub mod format;
 mod index;
+mod orders;
 pub mod reader;
 pub mod record;
 mod recover;
@@ -46,8 +50,9 @@ use std::rc::Rc;
 
 pub use batch::Commit;
 pub use error::QueueError;
+pub use orders::{Action, Carried};
 pub use reader::{BodyReader, Reader};
-pub use recover::{Damage, RecoveryReport};
+pub use recover::{Damage, Loading, RecoveryReport};
 pub use state::{QueueCounters, QueueOptions, SegmentStats};
 pub use stream::StreamedAppend;
 pub use view::{MessageState, PendingRecipient};
@@ -83,6 +88,8 @@ struct Inner<S: Store> {
     recorded: Signal,
     /// Something may be prepared, freed or recycled.
     upkeep: Signal,
+    /// Something may be cleaned, or cleaning may write more.
+    clean: Signal,
     /// A segment has been prepared.
     prepared: Signal,
 }

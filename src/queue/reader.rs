@@ -1,5 +1,5 @@
-//! Reads messages back, by their place. A record is immutable once it is
-//! committed, and the segment of a message that is out is never recycled, so
+//! Reads messages back, by their location. A record is immutable once it is
+//! committed, and a message that is out neither moves nor loses its segments, so
 //! that any core can read any log with a [`Reader`] of its own.
 //!
 //! Every record passes its checksum before a byte of it is given out: damage
@@ -14,7 +14,8 @@ use super::format::{
     DATA_START, Kind, RECORD_HEADER, RecordHeader, Seal, SegmentHeader, segment_name,
 };
 use super::record::{self, CHUNK_PREFIX, Commit, Extent, Malformed, Payload};
-use crate::base::{Envelope, Mail, Outcome, Place, QueueId};
+use super::view::Reading;
+use crate::base::{Envelope, Location, Mail, Outcome, Place};
 use crate::io::store::{OpenMode, Store, StoreFile};
 
 /// Bytes read at first for a record of unknown length: most messages whole.
@@ -32,14 +33,35 @@ struct OpenSegment<F> {
 }
 
 /// A record as read: its header and payload.
-struct Record {
-    header: RecordHeader,
+pub(super) struct Record {
+    pub(super) header: RecordHeader,
     bytes: Vec<u8>,
 }
 
+/// A message as its first record, and its commit record if it has one, tell it.
+pub(super) struct Told {
+    pub(super) first: Record,
+    /// Bytes of the whole body.
+    pub(super) size: u64,
+    /// Where what is not in the first record lies, in order.
+    pub(super) extents: Vec<Extent>,
+}
+
 impl Record {
-    fn payload(&self) -> &[u8] {
+    pub(super) fn payload(&self) -> &[u8] {
         &self.bytes[RECORD_HEADER..]
+    }
+
+    /// The archive of the envelope and the first part of the body of a record
+    /// that begins a message and has been read as such.
+    pub(super) fn split(&self) -> (&[u8], &[u8]) {
+        let meta = self.header.meta;
+        match self.header.kind {
+            Kind::Moved => record::Moved::decode(meta, self.payload())
+                .map(|(_, envelope, part)| (envelope, part))
+                .expect("decoded once already"),
+            _ => self.payload().split_at(meta as usize),
+        }
     }
 
     /// The payload from `skip` on.
@@ -70,26 +92,21 @@ impl<S: Store> Reader<S> {
         Reader { store, open: Rc::default() }
     }
 
-    /// The envelope of a message.
+    /// The envelope of the message whose first record is there.
     ///
     /// # Errors
     /// `Io` or `Damaged`.
-    pub async fn envelope(&self, id: QueueId) -> Result<Envelope, QueueError> {
-        let first = self.first(id.place, FIRST_READ).await?;
-        decode_envelope(&first, id.place)
+    pub async fn envelope(&self, first: Place) -> Result<Envelope, QueueError> {
+        let record = self.first(first, FIRST_READ).await?;
+        decode_envelope(&record, first)
     }
 
-    /// The body of a message in parts; `commit` is where a streamed message
-    /// says so.
+    /// The body of the message `id`, which lies there, in parts.
     ///
     /// # Errors
     /// `Io` or `Damaged`.
-    pub async fn body(
-        &self,
-        id: QueueId,
-        commit: Option<Place>,
-    ) -> Result<BodyReader<S>, QueueError> {
-        let (_, body) = self.open_message(id.place, commit, FIRST_READ).await?;
+    pub async fn body(&self, id: Place, at: Location) -> Result<BodyReader<S>, QueueError> {
+        let (_, body) = self.open_message(id, at, FIRST_READ).await?;
         Ok(body)
     }
 
@@ -98,17 +115,17 @@ impl<S: Store> Reader<S> {
     /// # Errors
     /// `TooLarge` past [`BODY_PART_MAX`](super::BODY_PART_MAX) and the prefix;
     /// `Io` or `Damaged`.
-    pub async fn load(&self, id: QueueId, commit: Option<Place>) -> Result<Mail, QueueError> {
-        self.load_hinted(id.place, commit, FIRST_READ).await
+    pub async fn load(&self, id: Place, at: Location) -> Result<Mail, QueueError> {
+        self.load_hinted(id, at, FIRST_READ).await
     }
 
     pub(super) async fn load_hinted(
         &self,
-        place: Place,
-        commit: Option<Place>,
+        id: Place,
+        at: Location,
         hint: usize,
     ) -> Result<Mail, QueueError> {
-        let (envelope, mut reader) = self.open_message(place, commit, hint).await?;
+        let (envelope, mut reader) = self.open_message(id, at, hint).await?;
         if reader.len() > LOAD_MAX {
             return Err(QueueError::TooLarge { bytes: reader.len(), limit: LOAD_MAX });
         }
@@ -123,59 +140,90 @@ impl<S: Store> Reader<S> {
         Ok(Mail { envelope, body: body.into_boxed_slice() })
     }
 
-    /// What the record `at` says about a recipient of `message`.
+    /// What the record `at` says about a recipient of the message `id`, whose
+    /// first record is `first`.
     pub(super) async fn outcome(
         &self,
         at: Place,
-        message: Place,
+        id: Place,
+        first: Place,
         recipient: u16,
     ) -> Result<Option<Outcome>, QueueError> {
         let record = self.record(at, FIRST_READ).await?;
         let payload = Payload::decode(record.header.kind, record.header.meta, record.payload());
         Ok(match payload.map_err(damaged(at))? {
-            Payload::Outcomes { message: of, outcomes } if of == message => {
+            Payload::Outcomes { message: of, outcomes } if of == id => {
                 outcomes.into_iter().rev().find(|outcome| outcome.recipient == recipient)
             }
-            Payload::Survivors(survivors) if survivors.segment == message.segment => survivors
+            Payload::Survivors(survivors) if survivors.segment == first.segment => survivors
                 .messages
                 .into_iter()
-                .find(|survivor| survivor.offset == message.offset)
+                .find(|survivor| survivor.offset == first.offset)
                 .and_then(|m| m.recipients.into_iter().find(|r| r.recipient == recipient)?.last),
+            Payload::Moved { moved, .. } if moved.id == id => moved
+                .known
+                .into_iter()
+                .find(|known| known.recipient == recipient)
+                .and_then(|k| k.last),
             _ => None,
         })
     }
 
     async fn open_message(
         &self,
-        place: Place,
-        commit: Option<Place>,
+        id: Place,
+        at: Location,
         hint: usize,
     ) -> Result<(Envelope, BodyReader<S>), QueueError> {
-        let first = self.first(place, hint).await?;
-        let envelope = decode_envelope(&first, place)?;
-        let mut rest = VecDeque::new();
+        let told = self.told(id, at, hint).await?;
+        let envelope = decode_envelope(&told.first, at.first)?;
+        let meta = told.first.header.meta as usize;
+        let (len, rest) = (told.size, told.extents.into());
+        let first = Some(told.first.into_rest(meta));
+        let reader = self.clone();
+        Ok((envelope, BodyReader { reader, reading: None, head: id, first, rest, len }))
+    }
+
+    /// What is said about the message `id` where it lies.
+    pub(super) async fn told(
+        &self,
+        id: Place,
+        at: Location,
+        hint: usize,
+    ) -> Result<Told, QueueError> {
+        let first = self.first(at.first, hint).await?;
         let part_len = u64::from(first.header.len - first.header.meta);
-        let mut len = part_len;
-        if let Some(at) = commit {
-            let commit = self.commit(at).await?;
-            len = commit.size;
-            let listed: u64 = commit.extents.iter().map(|extent| u64::from(extent.len)).sum();
-            if commit.head != place || listed + part_len != len {
-                return Err(damaged(at)(Malformed("a commit of another message")));
+        let (mut size, mut extents) = (part_len, Vec::new());
+        match (first.header.kind, at.commit) {
+            (Kind::Moved, None) => {
+                let decoded = record::Moved::decode(first.header.meta, first.payload());
+                let (moved, ..) = decoded.map_err(damaged(at.first))?;
+                if moved.id != id {
+                    return Err(damaged(at.first)(Malformed("another message that has moved")));
+                }
+                (size, extents) = (moved.size, moved.extents);
             }
-            rest = commit.extents.into();
-        } else if first.header.kind == Kind::Head {
-            return Err(damaged(place)(Malformed("a streamed message without its commit")));
+            (Kind::Head, Some(place)) => {
+                let commit = self.commit(place).await?;
+                if commit.head != id {
+                    return Err(damaged(place)(Malformed("a commit of another message")));
+                }
+                (size, extents) = (commit.size, commit.extents);
+            }
+            (Kind::Message, None) => {}
+            _ => return Err(damaged(at.first)(Malformed("not a message of this kind"))),
         }
-        let meta = first.header.meta as usize;
-        let first = Some(first.into_rest(meta));
-        Ok((envelope, BodyReader { reader: self.clone(), head: place, first, rest, len }))
+        let listed: u64 = extents.iter().map(|extent| u64::from(extent.len)).sum();
+        if listed + part_len != size {
+            return Err(damaged(at.first)(Malformed("its parts do not make up its size")));
+        }
+        Ok(Told { first, size, extents })
     }
 
     async fn first(&self, place: Place, hint: usize) -> Result<Record, QueueError> {
         let record = self.record(place, hint).await?;
         match record.header.kind {
-            Kind::Message | Kind::Head => Ok(record),
+            Kind::Message | Kind::Head | Kind::Moved => Ok(record),
             _ => Err(damaged(place)(Malformed("not the first record of a message"))),
         }
     }
@@ -187,6 +235,17 @@ impl<S: Store> Reader<S> {
             Ok(_) => Err(damaged(at)(Malformed("not a commit record"))),
             Err(error) => Err(damaged(at)(error)),
         }
+    }
+
+    /// The part of the message `id` that `extent` names.
+    pub(super) async fn chunk(&self, id: Place, extent: Extent) -> Result<Vec<u8>, QueueError> {
+        let hint = RECORD_HEADER + CHUNK_PREFIX + extent.len as usize;
+        let chunk = self.record(extent.place, hint).await?;
+        let (head, part) = record::decode_chunk(chunk.payload()).map_err(damaged(extent.place))?;
+        if chunk.header.kind != Kind::Chunk || head != id || part.len() != extent.len as usize {
+            return Err(damaged(extent.place)(Malformed("not the part that was committed")));
+        }
+        Ok(chunk.into_rest(CHUNK_PREFIX))
     }
 
     /// The record at `place`, checked.
@@ -248,7 +307,8 @@ impl<S: Store> Reader<S> {
 }
 
 fn decode_envelope(first: &Record, place: Place) -> Result<Envelope, QueueError> {
-    record::decode_envelope(&first.payload()[..first.header.meta as usize]).map_err(damaged(place))
+    let RecordHeader { kind, meta, .. } = first.header;
+    record::first_envelope(kind, meta, first.payload()).map_err(damaged(place))
 }
 
 fn damaged(place: Place) -> impl Fn(Malformed) -> QueueError {
@@ -258,6 +318,8 @@ fn damaged(place: Place) -> impl Fn(Malformed) -> QueueError {
 /// The body of a message, part by part.
 pub struct BodyReader<S: Store> {
     reader: Reader<S>,
+    /// Keeps the message where it is, if it is of a log that is open here.
+    reading: Option<Reading<S>>,
     head: Place,
     first: Option<Vec<u8>>,
     rest: VecDeque<Extent>,
@@ -265,6 +327,10 @@ pub struct BodyReader<S: Store> {
 }
 
 impl<S: Store> BodyReader<S> {
+    pub(super) fn holding(self, reading: Reading<S>) -> Self {
+        BodyReader { reading: Some(reading), ..self }
+    }
+
     /// Bytes of the whole body.
     pub fn len(&self) -> u64 {
         self.len
@@ -284,15 +350,10 @@ impl<S: Store> BodyReader<S> {
             return Ok(Some(first));
         }
         let Some(extent) = self.rest.pop_front() else { return Ok(None) };
-        let hint = RECORD_HEADER + CHUNK_PREFIX + extent.len as usize;
-        let chunk = self.reader.record(extent.place, hint).await?;
-        let (head, part) = record::decode_chunk(chunk.payload()).map_err(damaged(extent.place))?;
-        if chunk.header.kind != Kind::Chunk
-            || head != self.head
-            || part.len() != extent.len as usize
-        {
-            return Err(damaged(extent.place)(Malformed("not the part that was committed")));
+        let read = self.reader.chunk(self.head, extent).await;
+        if let (Err(error), Some(reading)) = (&read, &self.reading) {
+            reading.queue.notice(error);
         }
-        Ok(Some(chunk.into_rest(CHUNK_PREFIX)))
+        read.map(Some)
     }
 }

@@ -6,9 +6,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 
 use super::batch::{BATCH_PREFIX, Batch, Commit, Ticket};
+use super::checkpoint::Draft;
 use super::error::QueueError;
-use super::format::{DATA_START, RECORD_HEADER, Seal, aligned};
+use super::fact::{Fact, What};
+use super::format::{DATA_START, Kind, RECORD_HEADER, Seal, aligned};
 use super::index::Index;
+use super::record;
 use super::{BODY_PART_MAX, PREFIX_MAX};
 use crate::base::{Durability, Place, ShardId};
 use crate::io::store::{BLOCK, Space, StoreFile};
@@ -95,6 +98,14 @@ pub struct QueueCounters {
     pub segments_recycled: u64,
     /// Segments of which nothing was needed any more.
     pub segments_freed: u64,
+    /// Messages moved out of segments of which little was needed.
+    pub messages_moved: u64,
+    /// Bytes of records written to move them.
+    pub bytes_moved: u64,
+    /// Checkpoints of completed segments written.
+    pub checkpoints: u64,
+    /// Records found damaged when they were read.
+    pub damaged: u64,
 }
 
 /// The files of a log.
@@ -110,6 +121,20 @@ pub struct SegmentStats {
     pub quarantined: u64,
     /// Size of a segment in bytes.
     pub segment_size: u64,
+    /// Bytes of records that queued messages need.
+    pub live_bytes: u64,
+    /// Segments whose contents are still to be read after the start.
+    pub unread: u64,
+}
+
+impl SegmentStats {
+    /// Bytes on disk, the segments in use whole, for each byte needed. The
+    /// segment being written and one beside it are not counted, so that a queue
+    /// with little in it has no absurd figure.
+    pub fn amplification(&self) -> f64 {
+        let counted = self.in_use.saturating_sub(2) * self.segment_size;
+        counted as f64 / self.live_bytes.max(1) as f64
+    }
 }
 
 /// A batch whose write or flush is under way.
@@ -155,6 +180,20 @@ pub(super) struct State<F: StoreFile> {
     /// Old numbers of the files that wait to be used again.
     pub(super) spares: Vec<u32>,
     pub(super) index: Index,
+    /// What the records of the current segment say, for its checkpoint.
+    facts: Vec<Fact>,
+    /// Where the segment before the current one ended.
+    came_from: Place,
+    /// Completed segments whose checkpoints are to be written.
+    pub(super) drafts: VecDeque<Draft>,
+    /// What is queued from before the start is not known yet.
+    pub(super) loading: bool,
+    /// Segments that are still to be read to know it.
+    pub(super) left_unread: u64,
+    /// Bytes that may be written to move messages.
+    pub(super) clean_credit: u64,
+    /// Messages that are being read and must stay where they are, and how often.
+    pub(super) reading: BTreeMap<Place, u32>,
     pub(super) counters: QueueCounters,
     pub(super) poisoned: Option<Rc<str>>,
     pub(super) closing: bool,
@@ -184,6 +223,13 @@ impl<F: StoreFile> State<F> {
             prepared: tail.segment - 1,
             spares: Vec::new(),
             index,
+            facts: Vec::new(),
+            came_from: previous,
+            drafts: VecDeque::new(),
+            loading: false,
+            left_unread: 0,
+            clean_credit: 0,
+            reading: BTreeMap::new(),
             counters: QueueCounters::default(),
             poisoned: None,
             closing: false,
@@ -265,28 +311,87 @@ impl<F: StoreFile> State<F> {
             return Ok(open.next());
         }
         self.seal();
+        if self.files.is_empty() {
+            // There was no room for a segment at the start: upkeep goes on trying.
+            self.can_grow(purpose, &space)?;
+            let needed = u64::from(self.options.segment_size);
+            return Err(QueueError::Full { needed, available: 0 });
+        }
         let left = self.options.segment_size as usize - self.tail.offset as usize;
         if left < BATCH_PREFIX + need {
             self.can_grow(purpose, &space)?;
-            self.index.sealed(self.tail.segment);
-            self.tail = Place { segment: self.tail.segment + 1, offset: DATA_START };
+            self.end_segment();
         }
         Ok(self.begin_batch(need))
     }
 
+    /// Goes on in the next segment.
+    fn end_segment(&mut self) {
+        let Place { segment, offset } = self.tail;
+        self.index.sealed(segment);
+        self.drafts.push_back(Draft {
+            segment,
+            seal: self.seal_of(segment),
+            end: offset,
+            previous: self.came_from,
+            batch: self.next_batch - 1,
+            facts: std::mem::take(&mut self.facts),
+        });
+        self.came_from = self.tail;
+        self.tail = Place { segment: segment + 1, offset: DATA_START };
+    }
+
+    fn seal_of(&self, segment: u32) -> Seal {
+        Seal::new(self.options.log, segment, self.salt(segment))
+    }
+
     fn begin_batch(&mut self, need: usize) -> Place {
         let left = self.options.segment_size as usize - self.tail.offset as usize;
-        let len = (BATCH_PREFIX + need).next_multiple_of(BLOCK).max(BATCH_LEN).min(left);
+        self.index.segment(self.tail.segment);
+        let roster = self
+            .roster()
+            .filter(|bytes| left >= BATCH_PREFIX + aligned(RECORD_HEADER + bytes.len()) + need);
+        let before = roster.as_ref().map_or(0, |bytes| aligned(RECORD_HEADER + bytes.len()));
+        let len = BATCH_PREFIX + before + need;
+        let len = len.next_multiple_of(BLOCK).max(BATCH_LEN).min(left);
         let file = self.files.values().next_back().expect("the last segment stays open");
         let buf = file.alloc(len);
         let segment = self.tail.segment;
-        let seal = Seal::new(self.options.log, segment, self.salt(segment));
-        let batch = Batch::new(self.next_batch, self.tail, seal, buf);
+        let mut batch = Batch::new(self.next_batch, self.tail, self.seal_of(segment), buf);
         self.next_batch += 1;
         self.index.segment(segment).settled_in = batch.number;
+        if let Some(bytes) = roster {
+            let what = What::Roster(Box::new(self.index.segments.keys().copied().collect()));
+            self.facts.push(Fact { at: batch.next().offset, what });
+            batch.put(Kind::Roster, 0, [&bytes[..]]);
+        }
         let place = batch.next();
         self.open = Some(batch);
         place
+    }
+
+    /// What the first record of a segment says: which segments are in use.
+    fn roster(&self) -> Option<Vec<u8>> {
+        if self.tail.offset != DATA_START {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        record::encode_roster(self.index.segments.keys().copied(), &mut bytes);
+        Some(bytes)
+    }
+
+    /// Keeps what a record at `place` says for the checkpoint of its segment,
+    /// the current one.
+    pub(super) fn note(&mut self, place: Place, what: What) {
+        debug_assert_eq!(place.segment, self.tail.segment, "records go to the last segment");
+        self.facts.push(Fact { at: place.offset, what });
+    }
+
+    /// True while something waits to be written to a segment that has no file
+    /// yet.
+    pub(super) fn has_promised(&self) -> bool {
+        let begun = self.tail.offset > DATA_START || self.open.is_some();
+        self.prepared < self.tail.segment && begun
     }
 
     /// The open batch; [`State::make_room`] has just made sure of it.
@@ -362,6 +467,8 @@ impl<F: StoreFile> State<F> {
             spare: self.spares.len() as u64,
             quarantined: quarantined.count() as u64,
             segment_size: u64::from(self.options.segment_size),
+            live_bytes: self.index.live_bytes(),
+            unread: self.left_unread,
         }
     }
 }

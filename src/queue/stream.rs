@@ -5,12 +5,13 @@
 use super::append::{take_envelope, write_prefix};
 use super::batch::Commit;
 use super::error::QueueError;
-use super::format::Kind;
-use super::index::{Entry, Status, Streamed};
+use super::fact::{Committed, First, What};
+use super::format::{Kind, RECORD_HEADER, aligned};
+use super::index::{Entry, Far, Index, Status};
 use super::record::{self, EnvelopeFacts, Extent};
 use super::state::{BACKLOG_MAX, Purpose, State};
 use super::{PREFIX_MAX, Queue};
-use crate::base::{Envelope, Place, QueueId, UnixMillis};
+use crate::base::{Envelope, Location, Place, QueueId};
 use crate::io::store::{Space, Store, StoreFile};
 
 /// Most chunks of a message: what bounds its commit record.
@@ -19,13 +20,39 @@ const EXTENTS_MAX: usize = 1 << 16;
 /// A message whose end has not come.
 struct Parts {
     head: Place,
-    meta: u32,
-    part: u32,
-    facts: EnvelopeFacts,
+    first: First,
     extents: Vec<Extent>,
     size: u64,
-    /// Segments that hold parts, each pinned once.
-    pins: Vec<u32>,
+    pins: Pins,
+}
+
+/// What a message needs of which segments, each once, as the index counts it.
+#[derive(Default)]
+pub(super) struct Pins(Vec<(u32, u64)>);
+
+impl Pins {
+    /// A record with `len` bytes of payload lies at `place`.
+    pub(super) fn add(&mut self, index: &mut Index, place: Place, len: usize) {
+        let bytes = aligned(RECORD_HEADER + len) as u64;
+        let known = self.0.iter_mut().find(|(segment, _)| *segment == place.segment);
+        index.pin(place.segment, bytes, known.is_none());
+        match known {
+            Some((_, sum)) => *sum += bytes,
+            None => self.0.push((place.segment, bytes)),
+        }
+    }
+
+    /// The message is in the index, which takes them over.
+    pub(super) fn take(&mut self) -> Vec<(u32, u64)> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Nothing is needed after all.
+    pub(super) fn release(&mut self, index: &mut Index) {
+        for (segment, bytes) in self.0.drain(..) {
+            index.unpin(segment, bytes, 0);
+        }
+    }
 }
 
 type SpaceOf<'a> = &'a dyn Fn() -> std::io::Result<Space>;
@@ -46,24 +73,11 @@ impl Parts {
         let batch = state.open.as_mut().expect("room has been made");
         batch.put(Kind::Head, meta, parts);
         state.count(meta + part);
-        let mut this = Parts {
-            head,
-            meta: meta as u32,
-            part: part as u32,
-            facts,
-            extents: Vec::new(),
-            size: part as u64,
-            pins: Vec::new(),
-        };
-        this.pin(state, head);
-        Ok(this)
-    }
-
-    fn pin<F: StoreFile>(&mut self, state: &mut State<F>, place: Place) {
-        if self.pins.last() != Some(&place.segment) {
-            self.pins.push(place.segment);
-            state.index.segment(place.segment).pins += 1;
-        }
+        let first = facts.first(meta, part);
+        state.note(head, What::Head(first));
+        let mut pins = Pins::default();
+        pins.add(&mut state.index, head, meta + part);
+        Ok(Parts { head, first, extents: Vec::new(), size: part as u64, pins })
     }
 
     /// Appends a part that is not longer than `part_max`.
@@ -81,9 +95,12 @@ impl Parts {
         let prefix = record::encode_chunk_prefix(self.head);
         state.open_batch().put(Kind::Chunk, 0, [&prefix[..], bytes]);
         state.count(len);
-        self.pin(state, place);
-        self.extents.push(Extent { place, len: bytes.len() as u32 });
+        let part = bytes.len() as u32;
+        state.note(place, What::Chunk { head: self.head, len: part });
+        self.pins.add(&mut state.index, place, len);
+        self.extents.push(Extent { place, len: part });
         self.size += bytes.len() as u64;
+        state.clean_credit = state.clean_credit.saturating_add(bytes.len() as u64);
         Ok(())
     }
 
@@ -95,28 +112,24 @@ impl Parts {
         space: SpaceOf<'_>,
     ) -> Result<Commit, QueueError> {
         let extents = std::mem::take(&mut self.extents);
-        let commit = record::Commit { head: self.head, size: self.size, extents };
+        let record = record::Commit { head: self.head, size: self.size, extents };
         state.scratch.clear();
-        commit.encode(&mut state.scratch);
+        record.encode(&mut state.scratch);
         let len = state.scratch.len();
         let place = state.make_room(len, Purpose::Mail, space)?;
         let batch = state.open.as_mut().expect("room has been made");
         batch.put(Kind::Commit, 0, [&state.scratch[..]]);
         state.count(len);
         let commit = state.commit();
-        self.pin(state, place);
-        let mut entry = Entry::new(self.meta, self.part, self.facts, Status::Out, UnixMillis(0));
-        let pins = std::mem::take(&mut self.pins);
-        entry.streamed = Some(Box::new(Streamed { commit: place, size: self.size, pins }));
+        let record::Commit { head, size, extents } = record;
+        let extent = aligned(RECORD_HEADER + len) as u32;
+        state.note(place, What::Commit(Box::new(Committed { head, size, extent, extents })));
+        self.pins.add(&mut state.index, place, len);
+        let mut entry = Entry::new(self.first, Status::Out, 0);
+        let at = Location { first: self.head, commit: Some(place) };
+        entry.far = Some(Box::new(Far { at, size, parts: self.pins.take() }));
         state.index.insert(self.head, entry);
         Ok(commit)
-    }
-
-    /// Gives up what was written.
-    fn release<F: StoreFile>(&mut self, state: &mut State<F>) {
-        for segment in self.pins.drain(..) {
-            state.index.unpin(segment, 0);
-        }
     }
 }
 
@@ -136,7 +149,7 @@ pub(super) fn append_long<F: StoreFile>(
         .flat_map(|part| part.chunks(part_max))
         .try_for_each(|part| parts.push(state, part, space))
         .and_then(|()| parts.finish(state, space));
-    parts.release(state);
+    parts.pins.release(&mut state.index);
     let id = QueueId { log: state.options.log, place: parts.head };
     Ok((id, result?))
 }
@@ -232,7 +245,7 @@ impl<S: Store> StreamedAppend<S> {
 impl<S: Store> Drop for StreamedAppend<S> {
     fn drop(&mut self) {
         let mut state = self.queue.0.state.borrow_mut();
-        self.parts.release(&mut state);
+        self.parts.pins.release(&mut state.index);
         drop(state);
         self.queue.0.upkeep.raise();
     }

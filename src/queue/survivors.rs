@@ -6,15 +6,16 @@ use std::collections::HashMap;
 
 use super::Queue;
 use super::error::QueueError;
+use super::fact::What;
 use super::format::Kind;
-use super::index::{Segment, Status};
-use super::record::{NOWHERE, Survivor, SurvivorRecipient, Survivors};
+use super::index::{Entry, Status};
+use super::record::{Known, Survivor, Survivors};
 use super::state::{Purpose, State};
 use crate::base::{Outcome, Place};
 use crate::io::store::{Store, StoreFile};
 
-/// Last outcomes by message offset, recipient and the record they came from.
-type Words = HashMap<(u32, u16, Place), Outcome>;
+/// Last outcomes by message, recipient and the record they came from.
+pub(super) type Words = HashMap<(Place, u16, Place), Outcome>;
 
 impl<S: Store> Queue<S> {
     /// Writes survivors for the segments that hold nothing but references.
@@ -45,24 +46,25 @@ impl<S: Store> Queue<S> {
     /// Outcomes in `holder` that are the last word about live recipients of
     /// `subject`. What cannot be read is left out: the words are for people.
     async fn words_in(&self, holder: u32, subject: u32) -> Words {
-        let wanted: Vec<(u32, u16, Place)> = {
+        let wanted = {
             let state = self.0.state.borrow();
-            let segment = state.index.segments.get(&subject);
-            let messages = segment.into_iter().flat_map(Segment::iter);
-            messages
-                .flat_map(|(offset, entry)| {
-                    let recipients = entry.recipients().iter().enumerate();
+            let mut wanted = Vec::new();
+            for (offset, id) in state.index.messages_in(subject) {
+                let first = Place { segment: subject, offset };
+                let entry = state.index.get(id).expect("it has just been listed");
+                let recipients = entry.worth_saying();
+                wanted.extend(
                     recipients
                         .filter(|(_, r)| r.last.segment == holder && r.status != Status::Done)
-                        .map(move |(index, r)| (offset, index as u16, r.last))
-                })
-                .collect()
+                        .map(|(recipient, r)| (id, first, recipient, r.last)),
+                );
+            }
+            wanted
         };
         let mut words = Words::new();
-        for key @ (offset, recipient, at) in wanted {
-            let message = Place { segment: subject, offset };
-            if let Ok(Some(outcome)) = self.0.reader.outcome(at, message, recipient).await {
-                words.insert(key, outcome);
+        for (id, first, recipient, at) in wanted {
+            if let Ok(Some(outcome)) = self.0.reader.outcome(at, id, first, recipient).await {
+                words.insert((id, recipient, at), outcome);
             }
         }
         words
@@ -80,18 +82,19 @@ impl<S: Store> Queue<S> {
         let mut from = 0;
         loop {
             let mut part = Survivors { segment: subject, from, to: u32::MAX, messages: Vec::new() };
-            let mut payload = Vec::new();
+            let (mut payload, mut ids) = (Vec::new(), Vec::new());
             while payload.len() < part_max
-                && let Some(message) = rest.next()
+                && let Some((id, message)) = rest.next()
             {
                 message.encode(&mut payload);
                 part.messages.push(message);
+                ids.push(id);
             }
-            if let Some(next) = rest.peek() {
+            if let Some((_, next)) = rest.peek() {
                 part.to = next.offset;
             }
             from = part.to;
-            self.put_survivors(state, holder, &part)?;
+            self.put_survivors(state, holder, &part, &ids)?;
             if rest.peek().is_none() {
                 return Ok(());
             }
@@ -103,6 +106,7 @@ impl<S: Store> Queue<S> {
         state: &mut State<S::File>,
         holder: u32,
         part: &Survivors,
+        ids: &[Place],
     ) -> Result<(), QueueError> {
         state.scratch.clear();
         part.encode(&mut state.scratch);
@@ -111,11 +115,11 @@ impl<S: Store> Queue<S> {
         let batch = state.open.as_mut().expect("room has been made");
         batch.put(Kind::Survivors, 0, [&state.scratch[..]]);
         state.count(len);
+        state.note(place, What::Survivors(Box::new(part.into())));
         let number = state.batch_number();
-        for message in &part.messages {
-            let of = Place { segment: part.segment, offset: message.offset };
+        for (message, &id) in part.messages.iter().zip(ids) {
             for known in message.recipients.iter().filter(|known| known.last.is_some()) {
-                state.index.moved(of, known.recipient, holder, place);
+                state.index.word_moved(id, known.recipient, holder, place);
             }
         }
         state.index.segment(place.segment).refs.insert(part.segment);
@@ -149,23 +153,30 @@ fn releasable<F: StoreFile>(state: &State<F>) -> Option<u32> {
     dead.next().map(|(&number, _)| number)
 }
 
-fn survivors_of<F: StoreFile>(state: &State<F>, subject: u32, words: &mut Words) -> Vec<Survivor> {
-    let segment = state.index.segments.get(&subject);
-    let messages = segment.into_iter().flat_map(Segment::iter);
+/// The live messages of `subject` with their ids.
+fn survivors_of<F: StoreFile>(
+    state: &State<F>,
+    subject: u32,
+    words: &mut Words,
+) -> Vec<(Place, Survivor)> {
+    let messages = state.index.messages_in(subject).into_iter();
     messages
-        .map(|(offset, entry)| {
-            let recipients = entry.recipients().iter().enumerate();
-            let recipients = recipients
-                .filter(|(_, r)| r.last != NOWHERE || r.status == Status::Done || r.attempts > 0)
-                .map(|(index, r)| SurvivorRecipient {
-                    recipient: index as u16,
-                    done: r.status == Status::Done,
-                    attempts: r.attempts,
-                    next_ms: r.next_ms,
-                    last: words.remove(&(offset, index as u16, r.last)),
-                })
-                .collect();
-            Survivor { offset, recipients }
+        .map(|(offset, id)| {
+            let entry = state.index.get(id).expect("it has just been listed");
+            (id, Survivor { offset, recipients: known(id, entry, words) })
         })
         .collect()
+}
+
+/// What is known about the recipients of a message, with the words at hand.
+pub(super) fn known(id: Place, entry: &Entry, words: &mut Words) -> Vec<Known> {
+    let known = entry.worth_saying().map(|(recipient, state)| Known {
+        recipient,
+        done: state.status == Status::Done,
+        held: state.status.is_held(),
+        attempts: state.attempts,
+        next_ms: state.next_ms,
+        last: words.remove(&(id, recipient, state.last)),
+    });
+    known.collect()
 }

@@ -48,6 +48,11 @@ fn outcome(recipient: u16, disposition: Disposition, attempts: u16) -> Outcome {
     }
 }
 
+/// Where a message lies that is one record and has not moved.
+fn at_home(id: QueueId) -> crate::base::Location {
+    crate::base::Location { first: id.place, commit: None }
+}
+
 type Job = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Runs a queue's committer and what a test does with the queue, on this

@@ -12,8 +12,9 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 
 use super::Queue;
+use super::checkpoint::Draft;
 use super::error::QueueError;
-use super::format::{DATA_START, SegmentHeader, segment_name, spare_name};
+use super::format::{DATA_START, SegmentHeader, checkpoint_name, segment_name, spare_name};
 use super::state::{Purpose, State};
 use crate::io::clock;
 use crate::io::store::{OpenMode, Store, StoreFile};
@@ -31,8 +32,7 @@ impl<S: Store> Queue<S> {
             }
             {
                 let mut state = self.0.state.borrow_mut();
-                let promised = state.prepared < state.tail.segment;
-                if state.poisoned.is_some() || (state.closing && !promised) {
+                if state.poisoned.is_some() || (state.closing && !state.has_promised()) {
                     state.upkeep_done = true;
                     break;
                 }
@@ -51,6 +51,7 @@ impl<S: Store> Queue<S> {
         }
         self.prepare_ahead().await?;
         self.close_written().await;
+        self.write_drafts().await?;
         if !self.0.state.borrow().closing {
             if stirred {
                 self.write_survivors().await?;
@@ -71,7 +72,7 @@ impl<S: Store> Queue<S> {
         loop {
             let segment = {
                 let state = self.0.state.borrow();
-                let promised = state.prepared < state.tail.segment;
+                let promised = state.has_promised();
                 let wanted = !state.closing && state.prepared < state.tail.segment + PREPARED_AHEAD;
                 if state.poisoned.is_some() || !(promised || wanted) {
                     return Ok(());
@@ -93,7 +94,7 @@ impl<S: Store> Queue<S> {
     pub(super) async fn prepare(&self, segment: u32) -> Result<bool, QueueError> {
         let spare = self.0.state.borrow_mut().spares.pop();
         let name = spare_name(spare.unwrap_or(segment));
-        match self.make_segment(segment, &name, spare.is_some()).await {
+        match self.make_segment(segment, &name, spare).await {
             Ok(file) => {
                 let mut state = self.0.state.borrow_mut();
                 state.files.insert(segment, Rc::new(file));
@@ -106,7 +107,7 @@ impl<S: Store> Queue<S> {
             }
             Err(error) => {
                 let full = matches!(&error, QueueError::Io { source, .. } if is_full(source));
-                let promised = self.0.state.borrow().tail.segment >= segment;
+                let promised = self.0.state.borrow().has_promised();
                 if !full || promised {
                     return Err(error);
                 }
@@ -126,12 +127,12 @@ impl<S: Store> Queue<S> {
         &self,
         segment: u32,
         name: &str,
-        recycled: bool,
+        recycled: Option<u32>,
     ) -> Result<S::File, QueueError> {
         let store = &self.0.store;
         let size = self.0.options.segment_size;
         let failed = |what: &str| QueueError::io(format!("{what} {name} failed"));
-        let mode = if recycled { OpenMode::Write } else { OpenMode::CreateNew };
+        let mode = if recycled.is_some() { OpenMode::Write } else { OpenMode::CreateNew };
         let file = store.open(name, mode).await.map_err(failed("opening"))?;
         let len = file.len().await.map_err(failed("measuring"))?;
         if len > u64::from(size) {
@@ -145,6 +146,7 @@ impl<S: Store> Queue<S> {
             size,
             created: clock::wall(),
             salt: self.0.state.borrow().salt(segment),
+            was: recycled.unwrap_or(0),
         };
         let mut buf = file.alloc(DATA_START as usize);
         header.encode(&mut buf);
@@ -171,6 +173,16 @@ impl<S: Store> Queue<S> {
             }
             let synced = self.0.store.sync_dir().await;
             synced.map_err(QueueError::io("making durable the freeing of segments failed"))?;
+            for &segment in &settled {
+                // There is none if it was never written, or not to be used.
+                match self.0.store.remove(&checkpoint_name(segment)).await {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        let what = format!("removing the checkpoint of {segment:08x} failed");
+                        return Err(QueueError::io(what)(error));
+                    }
+                    _ => {}
+                }
+            }
             let mut state = self.0.state.borrow_mut();
             let state = &mut *state;
             for segment in settled {
@@ -200,6 +212,39 @@ impl<S: Store> Queue<S> {
             let removed = self.0.store.remove(&name).await;
             removed.map_err(QueueError::io(format!("removing {name} failed")))?;
         }
+    }
+
+    /// Writes the checkpoints of completed segments.
+    async fn write_drafts(&self) -> Result<(), QueueError> {
+        loop {
+            let draft = {
+                let mut state = self.0.state.borrow_mut();
+                let flushed = state.flushed;
+                let ready = state.drafts.front().is_some_and(|draft| draft.batch <= flushed);
+                let draft = if ready { state.drafts.pop_front() } else { None };
+                match draft {
+                    // Freed already: there is nothing to find out about it.
+                    Some(draft) if !state.index.segments.contains_key(&draft.segment) => continue,
+                    Some(draft) => draft,
+                    None => return Ok(()),
+                }
+            };
+            self.write_checkpoint(&draft, false).await?;
+        }
+    }
+
+    /// Writes a checkpoint, unless the disk is full: it can be done without.
+    pub(super) async fn write_checkpoint(
+        &self,
+        draft: &Draft,
+        replace: bool,
+    ) -> Result<(), QueueError> {
+        match draft.write(&self.0.store, replace).await {
+            Err(QueueError::Io { source, .. }) if is_full(&source) => return Ok(()),
+            other => other?,
+        }
+        self.0.state.borrow_mut().counters.checkpoints += 1;
+        Ok(())
     }
 
     /// Closes the files into which nothing more is written.

@@ -5,12 +5,11 @@ use smallvec::SmallVec;
 
 use super::Queue;
 use super::error::QueueError;
-use super::format::RECORD_HEADER;
 use super::index::Status;
 use super::reader::BodyReader;
 use super::record::NOWHERE;
 use super::state::{QueueCounters, SegmentStats, TYPICAL_RECORD};
-use crate::base::{Envelope, Mail, Outcome, Place, QueueId, ShardId, UnixMillis};
+use crate::base::{Envelope, Location, Mail, Outcome, Place, QueueId, ShardId, UnixMillis};
 use crate::io::store::Store;
 
 /// A queued message as the index knows it.
@@ -22,9 +21,9 @@ pub struct MessageState {
     pub size: u64,
     /// When it was accepted.
     pub arrival: UnixMillis,
-    /// The commit record of a streamed message, which a [`Reader`](super::Reader)
-    /// needs.
-    pub commit: Option<Place>,
+    /// Where it lies, which a [`Reader`](super::Reader) needs. It stays there
+    /// while a recipient is out.
+    pub at: Location,
     /// Recipients that it began with.
     pub recipients_total: u16,
     /// Those that have no final outcome.
@@ -42,6 +41,8 @@ pub struct PendingRecipient {
     pub next_attempt: UnixMillis,
     /// Given to the relay, no outcome yet.
     pub out: bool,
+    /// Held back by an operator.
+    pub held: bool,
 }
 
 impl<S: Store> Queue<S> {
@@ -88,7 +89,7 @@ impl<S: Store> Queue<S> {
             id,
             size: entry.size(),
             arrival: UnixMillis(entry.arrival_ms),
-            commit: entry.streamed.as_ref().map(|streamed| streamed.commit),
+            at: entry.location(id.place),
             recipients_total: entry.recipients().len() as u16,
             recipients: recipients
                 .filter(|(_, recipient)| recipient.status != Status::Done)
@@ -96,7 +97,8 @@ impl<S: Store> Queue<S> {
                     recipient: index as u16,
                     attempts: recipient.attempts,
                     next_attempt: UnixMillis(recipient.next_ms),
-                    out: recipient.status == Status::Out,
+                    out: recipient.status.is_out(),
+                    held: recipient.status.is_held(),
                 })
                 .collect(),
         })
@@ -111,7 +113,7 @@ impl<S: Store> Queue<S> {
             _ => NOWHERE,
         };
         let state = self.0.state.borrow();
-        let places = state.index.places_after(after);
+        let places = state.index.ids_after(after);
         places.take(limit).map(|place| QueueId { log, place }).collect()
     }
 
@@ -133,8 +135,8 @@ impl<S: Store> Queue<S> {
     /// # Errors
     /// `Unknown`, `Io` or `Damaged`.
     pub async fn envelope(&self, id: QueueId) -> Result<Envelope, QueueError> {
-        self.written(id).await?;
-        self.0.reader.envelope(id).await
+        let (at, _, _reading) = self.written(id).await?;
+        self.noticing(self.0.reader.envelope(at.first).await)
     }
 
     /// The last outcome of each pending recipient that has one. Words that can
@@ -143,19 +145,21 @@ impl<S: Store> Queue<S> {
     /// # Errors
     /// `Unknown`, or `Poisoned` before they were written.
     pub async fn last_outcomes(&self, id: QueueId) -> Result<Vec<Outcome>, QueueError> {
-        let known: Vec<(u16, Place)> = {
+        let (first, known): (Place, Vec<(u16, Place)>) = {
             let state = self.0.state.borrow();
             let entry = state.index.get(id.place).filter(|_| id.log == self.0.options.log);
-            let recipients = entry.ok_or(QueueError::Unknown(id))?.recipients().iter().enumerate();
-            recipients
+            let entry = entry.ok_or(QueueError::Unknown(id))?;
+            let recipients = entry.recipients().iter().enumerate();
+            let known = recipients
                 .filter(|(_, r)| r.status != Status::Done && r.last != NOWHERE)
                 .map(|(index, recipient)| (index as u16, recipient.last))
-                .collect()
+                .collect();
+            (entry.location(id.place).first, known)
         };
         let mut outcomes = Vec::with_capacity(known.len());
         for (recipient, at) in known {
             self.wait_written(at).await?;
-            if let Ok(found) = self.0.reader.outcome(at, id.place, recipient).await {
+            if let Ok(found) = self.0.reader.outcome(at, id.place, first, recipient).await {
                 outcomes.extend(found);
             }
         }
@@ -167,31 +171,51 @@ impl<S: Store> Queue<S> {
     /// # Errors
     /// `Unknown`, `TooLarge`, `Io` or `Damaged`.
     pub async fn load(&self, id: QueueId) -> Result<Mail, QueueError> {
-        let (commit, hint) = self.written(id).await?;
-        self.0.reader.load_hinted(id.place, commit, hint).await
+        let (at, hint, _reading) = self.written(id).await?;
+        self.noticing(self.0.reader.load_hinted(id.place, at, hint).await)
     }
 
-    /// The body of a message in parts of bounded size.
+    /// The body of a message in parts of bounded size. The message stays where it
+    /// is while the reader exists.
     ///
     /// # Errors
     /// `Unknown`, `Io` or `Damaged`.
     pub async fn body(&self, id: QueueId) -> Result<BodyReader<S>, QueueError> {
-        let (commit, _) = self.written(id).await?;
-        self.0.reader.body(id, commit).await
+        let (at, _, reading) = self.written(id).await?;
+        let body = self.noticing(self.0.reader.body(id.place, at).await)?;
+        Ok(body.holding(reading))
     }
 
-    /// Waits until a message can be read from its segments: where its commit
-    /// record is, if it has one, and the size of its first record.
-    async fn written(&self, id: QueueId) -> Result<(Option<Place>, usize), QueueError> {
-        let (commit, len) = {
-            let state = self.0.state.borrow();
+    /// Sees to it that the segment of a damaged record is kept.
+    fn noticing<T>(&self, read: Result<T, QueueError>) -> Result<T, QueueError> {
+        if let Err(error) = &read {
+            self.notice(error);
+        }
+        read
+    }
+
+    /// Told of every error of reading: when a record is damaged, its segment is
+    /// kept as it is from now on, and the log says so.
+    pub fn notice(&self, error: &QueueError) {
+        if let QueueError::Damaged { place, what } = error {
+            self.quarantine(*place, what);
+        }
+    }
+
+    /// Waits until a message can be read from its segments: where it is, and the
+    /// size of its first record. It stays there while the last is kept.
+    async fn written(&self, id: QueueId) -> Result<(Location, usize, Reading<S>), QueueError> {
+        let (at, len) = {
+            let mut state = self.0.state.borrow_mut();
             let entry = state.index.get(id.place).filter(|_| id.log == self.0.options.log);
             let entry = entry.ok_or(QueueError::Unknown(id))?;
-            let commit = entry.streamed.as_ref().map(|streamed| streamed.commit);
-            (commit, RECORD_HEADER + entry.meta as usize + entry.part as usize)
+            let found = (entry.location(id.place), entry.first_extent() as usize);
+            *state.reading.entry(id.place).or_default() += 1;
+            found
         };
-        self.wait_written(commit.unwrap_or(id.place)).await?;
-        Ok((commit, len))
+        let reading = Reading { queue: self.clone(), id: id.place };
+        self.wait_written(at.commit.unwrap_or(at.first)).await?;
+        Ok((at, len, reading))
     }
 
     async fn wait_written(&self, place: Place) -> Result<(), QueueError> {
@@ -199,6 +223,24 @@ impl<S: Store> Queue<S> {
         match unwritten {
             Some(commit) => commit.await,
             None => Ok(()),
+        }
+    }
+}
+
+/// Keeps a message from being moved.
+pub(super) struct Reading<S: Store> {
+    pub(super) queue: Queue<S>,
+    id: Place,
+}
+
+impl<S: Store> Drop for Reading<S> {
+    fn drop(&mut self) {
+        let mut state = self.queue.0.state.borrow_mut();
+        if let Some(count) = state.reading.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                state.reading.remove(&self.id);
+            }
         }
     }
 }

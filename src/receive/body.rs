@@ -181,7 +181,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
             Stored::Streaming(stream) => {
                 let id = self.close_stream(*stream, len).await?;
                 let state = self.shard.queue.message(id);
-                (id, state.and_then(|state| state.commit), None)
+                (id, state.and_then(|state| state.at.commit), None)
             }
         };
         let took = ended.elapsed();

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::base::{Envelope, Mail, QueueId};
+    use crate::base::{Envelope, Location, Mail, QueueId};
 
     #[test]
     fn each_recipient_gets_what_was_said_about_it() {
@@ -110,7 +110,7 @@ mod tests {
             id: QueueId::default(),
             recipients: smallvec![0, 2, 3],
             attempts: 4,
-            commit: None,
+            at: Location::default(),
             size: 0,
             mail: Arc::new(Mail { envelope, body: Box::default() }),
         };

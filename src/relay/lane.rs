@@ -284,7 +284,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Envelope, Mail, QueueId};
+    use crate::base::{Envelope, Location, Mail, QueueId};
 
     fn handle(log: u16) -> Handle {
         let envelope = Envelope { recipients: vec!["a@x".into()], ..Envelope::default() };
@@ -292,7 +292,7 @@ mod tests {
             id: QueueId { log: ShardId(log), ..QueueId::default() },
             recipients: [0].into_iter().collect(),
             attempts: 0,
-            commit: None,
+            at: Location::default(),
             size: 0,
             mail: Arc::new(Mail { envelope, body: Box::default() }),
         }

@@ -409,7 +409,7 @@ impl<S: Store> Core<S> {
                     self.readers.borrow_mut().insert(log, reader.clone());
                     reader
                 });
-                reader.body(handle.id, handle.commit).await
+                reader.body(handle.id.place, handle.at).await
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{BODY_MEMORY_MAX, Core, Handle, OUT_MAX, RECIPIENTS_PER_HANDLE};
 use crate::base::envelope::SharedMail;
 use crate::base::limits::BODY_PART_MAX;
 use crate::base::{
-    Disposition, EnhancedCode, Envelope, Mail, Place, QueueId, Reply, ShardId, UnixMillis,
+    Disposition, EnhancedCode, Envelope, Location, Mail, Place, QueueId, Reply, ShardId, UnixMillis,
 };
 use crate::io::clock;
 use crate::io::executor::spawn;
@@ -48,7 +48,8 @@ impl<S: Store> Core<S> {
             _ => Box::default(),
         };
         let mail = Arc::new(Mail { envelope, body });
-        self.give_out(Handle { id, recipients: all, attempts: 0, commit, size, mail });
+        let at = Location { first: id.place, commit };
+        self.give_out(Handle { id, recipients: all, attempts: 0, at, size, mail });
     }
 
     /// Handles that may be given out now.
@@ -161,10 +162,10 @@ impl<S: Store> Core<S> {
         let Some(state) = queue.message(id) else { return };
         match self.read(&queue, id, state.size).await {
             Ok(mail) => {
-                let (commit, size) = (state.commit, state.size);
+                let (at, size) = (state.at, state.size);
                 for (attempts, recipients) in by_attempts(&recipients, &state) {
                     let mail = Arc::clone(&mail);
-                    self.give_out(Handle { id, recipients, attempts, commit, size, mail });
+                    self.give_out(Handle { id, recipients, attempts, at, size, mail });
                 }
             }
             Err(error) => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::base::envelope::SharedMail;
-use crate::base::{Envelope, Outcome, Place, QueueId, ShardId};
+use crate::base::{Envelope, Location, Outcome, QueueId, ShardId};
 use crate::policy::route::Site;
 
 /// One message to be delivered to some of its recipients, at one site.
@@ -23,8 +23,8 @@ pub struct Handle {
     pub recipients: SmallVec<[u16; 1]>,
     /// Attempts made before for these recipients.
     pub attempts: u16,
-    /// Where the commit record of a streamed message is.
-    pub commit: Option<Place>,
+    /// Where the message lies in its log. It stays there while the handle is out.
+    pub at: Location,
     /// Stored size of the body, in bytes.
     pub size: u64,
     /// The message. The body is empty when it has to be read from the log: a

@@ -145,7 +145,7 @@ fn files(paths: &[PathBuf]) -> io::Result<Vec<(String, File)>> {
 fn read_file(path: &Path) -> io::Result<File> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     match FileName::parse(&name) {
-        Some(FileName::Spare(_)) => Ok(File::Spare),
+        Some(FileName::Spare(_) | FileName::Checkpoint(_)) => Ok(File::Spare),
         None => Ok(File::Unusable("not a name of a segment".into())),
         Some(FileName::Segment(number)) => {
             let bytes = fs::read(path)?;
@@ -313,6 +313,23 @@ fn detail(segment: &Segment, found: &Found<'_>) -> String {
             });
             format!("{} {}", segment.id(message), each.collect::<Vec<_>>().join("; "))
         }
+        Ok(Payload::Order(order)) => format!(
+            "{} {} recipients {:?} by {} at {}",
+            segment.id(order.message),
+            order.kind.name(),
+            order.recipients,
+            order.by,
+            order.at
+        ),
+        Ok(Payload::Moved { moved, facts, part }) => format!(
+            "{} recipients {} body {} of {} arrival {}",
+            segment.id(moved.id),
+            facts.recipients,
+            part.len(),
+            moved.size,
+            UnixMillis(facts.arrival_ms)
+        ),
+        Ok(Payload::Roster(segments)) => format!("{} segments in use", segments.len()),
         Ok(Payload::Survivors(survivors)) => format!(
             "segment {:08x} offsets {}..{}: {} messages",
             survivors.segment,

@@ -177,9 +177,9 @@ fn damage_is_never_given_out_as_mail() {
     flip(&store, ids[1].place.segment, ids[1].place.offset + 1000);
     let bench = Bench::new();
     let reader = Reader::new(store.clone());
-    assert!(bench.run(reader.load(ids[1], None)).unwrap().is_err());
+    assert!(bench.run(reader.load(ids[1].place, at_home(ids[1]))).unwrap().is_err());
     assert!(bench.run(queue.load(ids[1])).unwrap().is_err());
-    assert!(bench.run(reader.load(ids[2], None)).unwrap().is_ok());
+    assert!(bench.run(reader.load(ids[2].place, at_home(ids[2]))).unwrap().is_ok());
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn a_settled_streamed_message_may_lose_its_middle_before_its_ends() {
     let (bench, queue) = start(&store);
     let before = put(&bench, &queue, "b@example.com", 1, b".\r\n");
     let long = put(&bench, &queue, "l@example.com", 1, &[b'x'; 185_000]);
-    let commit = queue.message(long).unwrap().commit.unwrap();
+    let commit = queue.message(long).unwrap().at.commit.unwrap();
     assert!(commit.segment > long.place.segment + 1, "parts lie in segments between");
     let after = put(&bench, &queue, "a@example.com", 1, b".\r\n");
     assert_eq!(after.place.segment, commit.segment);

@@ -20,8 +20,8 @@ fn a_message_reads_back_as_it_was_appended() {
     assert_eq!((&mail.envelope, &*mail.body), (&sent, &body[..]));
     assert_eq!(bench.run(queue.envelope(id)).unwrap().unwrap(), sent);
     let remote = Reader::new(store);
-    assert_eq!(bench.run(remote.envelope(id)).unwrap().unwrap(), sent);
-    assert_eq!(*bench.run(remote.load(id, None)).unwrap().unwrap().body, body[..]);
+    assert_eq!(bench.run(remote.envelope(id.place)).unwrap().unwrap(), sent);
+    assert_eq!(*bench.run(remote.load(id.place, at_home(id))).unwrap().unwrap().body, body[..]);
     let state = queue.message(id).unwrap();
     assert_eq!((state.size, state.recipients.len()), (body.len() as u64, 2));
     assert!(state.recipients.iter().all(|recipient| recipient.out));
@@ -50,9 +50,9 @@ fn a_long_message_is_streamed_and_an_abandoned_one_leaves_nothing() {
     assert_eq!(body_of(&bench, &queue, long), body);
     assert!(matches!(bench.run(queue.load(long)).unwrap(), Err(QueueError::TooLarge { .. })));
     let remote = Reader::new(store.clone());
-    let commit = queue.message(long).unwrap().commit;
-    assert!(commit.is_some());
-    assert_eq!(bench.run(remote.body(long, commit)).unwrap().unwrap().len(), body.len() as u64);
+    let at = queue.message(long).unwrap().at;
+    assert!(at.commit.is_some());
+    assert_eq!(bench.run(remote.body(long.place, at)).unwrap().unwrap().len(), body.len() as u64);
 
     let mut abandoned = queue.stream(&envelope("x@example.com", 1), |_, _| {}).unwrap();
     bench.run(abandoned.push(&body)).unwrap().unwrap();
@@ -178,7 +178,8 @@ fn settled_segments_are_recycled_and_the_disk_does_not_grow() {
     assert!(counters.segments_recycled > 10 && counters.segments_created < 6, "{counters:?}");
     assert_eq!(queue.segments().in_use, 1);
     let removed = store.operations().iter().filter(|op| **op == Operation::Name).count();
-    assert!(removed as u64 <= counters.segments_created * 2 + 2 * counters.segments_recycled + 2);
+    // A name for each step in the life of a segment and its checkpoint, none for a message.
+    assert!(removed as u64 <= counters.segments_created * 3 + 4 * counters.segments_recycled + 2);
 }
 
 #[test]
@@ -224,7 +225,7 @@ fn one_old_message_holds_one_segment_and_keeps_its_words() {
 #[test]
 fn full_comes_before_the_disk_is_and_outcomes_go_on() {
     let store = MemoryStore::new();
-    store.set_capacity(6 * u64::from(SMALL) + 1000);
+    store.set_capacity(7 * u64::from(SMALL));
     let reserve = 2 * u64::from(SMALL);
     let (bench, queue) = start_with(&store, QueueOptions { reserve, ..options() });
     let body = vec![b'x'; 5000];

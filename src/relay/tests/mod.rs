@@ -136,7 +136,7 @@ impl Rig {
         commit.await.unwrap();
         let size = (trace.len() + body.len()) as u64;
         let body = in_memory.then_some(body.as_bytes());
-        let commit = self.queue.message(id).unwrap().commit;
+        let commit = self.queue.message(id).unwrap().at.commit;
         self.relay.accepted(id, envelope, (trace, body), commit, size);
         id
     }

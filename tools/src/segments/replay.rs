@@ -52,7 +52,12 @@ impl Replay {
     /// Applies the next record of the log.
     pub(super) fn apply(&mut self, place: Place, payload: &Payload<'_>) {
         match payload {
-            Payload::Pad | Payload::Mark(_) => {}
+            Payload::Pad | Payload::Mark(_) | Payload::Order(_) | Payload::Roster(_) => {}
+            Payload::Moved { moved, facts, .. } => {
+                let mut seen = Seen::new(*facts, false);
+                moved.known.iter().filter(|k| k.done).for_each(|k| seen.settle(k.recipient));
+                self.messages.insert(moved.id, seen);
+            }
             Payload::Message { facts, .. } => {
                 self.messages.insert(place, Seen::new(*facts, false));
             }

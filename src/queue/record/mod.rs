@@ -3,12 +3,23 @@
 //! are validated nevertheless, since a checksum is not proof of good form.
 //!
 //! Envelopes and outcomes are rkyv archives; the rest are a few integers.
+//!
+//! `survivors` is the state of messages said again, `moved` a message said again
+//! whole, `order` what an operator wanted.
+
+mod moved;
+mod order;
+mod survivors;
 
 use rkyv::rancor;
 
 use super::format::{Kind, read_u32, read_u64};
 use crate::base::envelope::ArchivedEnvelope;
 use crate::base::{Envelope, Outcome, Place};
+
+pub use moved::{MOVED_PREFIX, Moved};
+pub use order::{Order, OrderKind};
+pub use survivors::{Known, Survivor, Survivors};
 
 /// A payload that is not what its kind says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +120,7 @@ pub fn decode_chunk(payload: &[u8]) -> Result<(Place, &[u8]), Malformed> {
 pub const CHUNK_PREFIX: usize = 8;
 
 /// A part of a streamed body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Extent {
     /// The chunk's record.
     pub place: Place,
@@ -131,15 +142,25 @@ pub struct Commit {
 const COMMIT_PREFIX: usize = 16;
 const EXTENT_LEN: usize = 12;
 
+fn encode_extents(extents: &[Extent], out: &mut Vec<u8>) {
+    for extent in extents {
+        out.extend_from_slice(&place_bytes(extent.place));
+        out.extend_from_slice(&extent.len.to_le_bytes());
+    }
+}
+
+/// Reads extents from a list whose length the caller has checked.
+fn decode_extents(list: &[u8]) -> Vec<Extent> {
+    let items = list.chunks_exact(EXTENT_LEN);
+    items.map(|item| Extent { place: read_place(item, 0), len: read_u32(item, 8) }).collect()
+}
+
 impl Commit {
     /// Appends the payload.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&place_bytes(self.head));
         out.extend_from_slice(&self.size.to_le_bytes());
-        for extent in &self.extents {
-            out.extend_from_slice(&place_bytes(extent.place));
-            out.extend_from_slice(&extent.len.to_le_bytes());
-        }
+        encode_extents(&self.extents, out);
     }
 
     /// Reads the payload.
@@ -153,10 +174,7 @@ impl Commit {
         if list.len() % EXTENT_LEN != 0 {
             return Err(Malformed("a commit of the wrong length"));
         }
-        let extents = list
-            .chunks_exact(EXTENT_LEN)
-            .map(|item| Extent { place: read_place(item, 0), len: read_u32(item, 8) })
-            .collect();
+        let extents = decode_extents(list);
         Ok(Commit { head: read_place(payload, 0), size: read_u64(payload, 8), extents })
     }
 }
@@ -203,123 +221,6 @@ fn take_sized<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     let item = rest.get(4..4usize.saturating_add(len)).ok_or(SHORT)?;
     *rest = &rest[4 + len..];
     Ok(item)
-}
-
-/// Payload of [`Kind::Survivors`]: of the messages that begin in `segment` at
-/// offsets in `from..to`, those listed are live and all others are not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Survivors {
-    /// The segment spoken about.
-    pub segment: u32,
-    /// First offset spoken about.
-    pub from: u32,
-    /// First offset no longer spoken about.
-    pub to: u32,
-    /// The live messages, by offset.
-    pub messages: Vec<Survivor>,
-}
-
-/// A live message in [`Survivors`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Survivor {
-    /// Where its first record lies in the segment.
-    pub offset: u32,
-    /// Those of its recipients of which anything is known.
-    pub recipients: Vec<SurvivorRecipient>,
-}
-
-/// What is known of a recipient.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SurvivorRecipient {
-    /// Index into the envelope's recipients.
-    pub recipient: u16,
-    /// Nothing is left to do for it.
-    pub done: bool,
-    /// Attempts so far.
-    pub attempts: u16,
-    /// When to try again.
-    pub next_ms: u64,
-    /// Its last outcome; `None` if that is in a record that stays needed.
-    pub last: Option<Outcome>,
-}
-
-const SURVIVORS_PREFIX: usize = 16;
-const SURVIVOR_PREFIX: usize = 8;
-const RECIPIENT_PREFIX: usize = 14;
-
-impl Survivors {
-    /// Appends the payload.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        for word in [self.segment, self.from, self.to, self.messages.len() as u32] {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
-        self.messages.iter().for_each(|message| message.encode(out));
-    }
-
-    /// Reads the payload.
-    ///
-    /// # Errors
-    /// The payload is malformed.
-    pub fn decode(payload: &[u8]) -> Result<Self, Malformed> {
-        const SHORT: Malformed = Malformed("survivors that end within an item");
-        let prefix = payload.get(..SURVIVORS_PREFIX).ok_or(SHORT)?;
-        let mut rest = &payload[SURVIVORS_PREFIX..];
-        let mut messages = Vec::new();
-        for _ in 0..read_u32(prefix, 12) {
-            let item = rest.get(..SURVIVOR_PREFIX).ok_or(SHORT)?;
-            let (offset, count) = (read_u32(item, 0), read_u32(item, 4));
-            rest = &rest[SURVIVOR_PREFIX..];
-            let recipients = (0..count)
-                .map(|_| SurvivorRecipient::take(&mut rest))
-                .collect::<Result<Vec<_>, _>>()?;
-            messages.push(Survivor { offset, recipients });
-        }
-        if !rest.is_empty() {
-            return Err(Malformed("survivors with bytes left over"));
-        }
-        Ok(Survivors {
-            segment: read_u32(prefix, 0),
-            from: read_u32(prefix, 4),
-            to: read_u32(prefix, 8),
-            messages,
-        })
-    }
-}
-
-impl Survivor {
-    /// Appends the item as it lies in the payload.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.offset.to_le_bytes());
-        out.extend_from_slice(&(self.recipients.len() as u32).to_le_bytes());
-        self.recipients.iter().for_each(|recipient| recipient.encode(out));
-    }
-}
-
-impl SurvivorRecipient {
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.recipient.to_le_bytes());
-        out.push(u8::from(self.done));
-        out.push(u8::from(self.last.is_some()));
-        out.extend_from_slice(&self.attempts.to_le_bytes());
-        out.extend_from_slice(&self.next_ms.to_le_bytes());
-        if let Some(last) = &self.last {
-            push_outcome(last, out);
-        }
-    }
-
-    fn take(rest: &mut &[u8]) -> Result<Self, Malformed> {
-        let Some(prefix) = rest.get(..RECIPIENT_PREFIX) else {
-            return Err(Malformed("survivors that end within a recipient"));
-        };
-        *rest = &rest[RECIPIENT_PREFIX..];
-        Ok(SurvivorRecipient {
-            recipient: u16::from_le_bytes([prefix[0], prefix[1]]),
-            done: prefix[2] != 0,
-            attempts: u16::from_le_bytes([prefix[4], prefix[5]]),
-            next_ms: read_u64(prefix, 6),
-            last: if prefix[3] != 0 { Some(take_outcome(rest)?) } else { None },
-        })
-    }
 }
 
 fn place_bytes(place: Place) -> [u8; 8] {
@@ -372,6 +273,19 @@ pub enum Payload<'a> {
     },
     /// [`Kind::Survivors`].
     Survivors(Survivors),
+    /// [`Kind::Order`].
+    Order(Order),
+    /// [`Kind::Moved`].
+    Moved {
+        /// All of it but the body.
+        moved: Moved,
+        /// What the index needs of the envelope.
+        facts: EnvelopeFacts,
+        /// The whole body, or the first part of a streamed one.
+        part: &'a [u8],
+    },
+    /// [`Kind::Roster`]: numbers of the segments in use, ascending.
+    Roster(Vec<u32>),
 }
 
 impl<'a> Payload<'a> {
@@ -403,8 +317,41 @@ impl<'a> Payload<'a> {
                 Payload::Outcomes { message, outcomes }
             }
             Kind::Survivors => Payload::Survivors(Survivors::decode(payload)?),
+            Kind::Order => Payload::Order(Order::decode(payload)?),
+            Kind::Moved => {
+                let (moved, envelope, part) = Moved::decode(meta, payload)?;
+                Payload::Moved { moved, facts: envelope_facts(envelope)?, part }
+            }
+            Kind::Roster => Payload::Roster(decode_roster(payload)?),
         })
     }
+}
+
+/// Appends the payload of a [`Kind::Roster`].
+pub fn encode_roster(segments: impl Iterator<Item = u32>, out: &mut Vec<u8>) {
+    segments.for_each(|segment| out.extend_from_slice(&segment.to_le_bytes()));
+}
+
+fn decode_roster(payload: &[u8]) -> Result<Vec<u32>, Malformed> {
+    if payload.len() % 4 != 0 {
+        return Err(Malformed("a roster of the wrong length"));
+    }
+    Ok(payload.chunks_exact(4).map(|number| read_u32(number, 0)).collect())
+}
+
+/// The envelope of a message in a first record (message, head or moved).
+///
+/// # Errors
+/// The record is of another kind, or the envelope does not validate.
+pub fn first_envelope(kind: Kind, meta: u32, payload: &[u8]) -> Result<Envelope, Malformed> {
+    let archive = match kind {
+        Kind::Message | Kind::Head => {
+            payload.get(..meta as usize).ok_or(Malformed("no envelope"))?
+        }
+        Kind::Moved => Moved::decode(meta, payload)?.1,
+        _ => return Err(Malformed("not the first record of a message")),
+    };
+    decode_envelope(archive)
 }
 
 #[cfg(test)]
@@ -412,7 +359,7 @@ mod tests {
     use super::*;
     use crate::base::{Disposition, EnhancedCode, Reply, UnixMillis};
 
-    fn outcome(recipient: u16) -> Outcome {
+    pub(super) fn outcome(recipient: u16) -> Outcome {
         Outcome {
             recipient,
             disposition: Disposition::Deferred,
@@ -424,7 +371,7 @@ mod tests {
         }
     }
 
-    const PLACE: Place = Place { segment: 9, offset: 8224 };
+    pub(super) const PLACE: Place = Place { segment: 9, offset: 8224 };
 
     #[test]
     fn each_payload_round_trips() {
@@ -440,25 +387,10 @@ mod tests {
         push_outcome(&outcome(0), &mut bytes);
         push_outcome(&outcome(7), &mut bytes);
         assert_eq!(decode_outcomes(&bytes), Ok((PLACE, vec![outcome(0), outcome(7)])));
-        let recipients = vec![
-            SurvivorRecipient {
-                recipient: 0,
-                done: true,
-                attempts: 1,
-                next_ms: 0,
-                last: Some(outcome(0)),
-            },
-            SurvivorRecipient { recipient: 1, done: false, attempts: 2, next_ms: 5, last: None },
-        ];
-        let survivors = Survivors {
-            segment: 4,
-            from: 8192,
-            to: u32::MAX,
-            messages: vec![Survivor { offset: 8224, recipients }],
-        };
         let mut bytes = Vec::new();
-        survivors.encode(&mut bytes);
-        assert_eq!(Survivors::decode(&bytes), Ok(survivors));
+        encode_roster([1, 5].into_iter(), &mut bytes);
+        assert_eq!(decode_roster(&bytes), Ok(vec![1, 5]));
+        assert!(decode_roster(&bytes[..3]).is_err());
     }
 
     #[test]

@@ -1,0 +1,143 @@
+//! When queued messages are due: a heap of (time, id). Elements whose message
+//! was settled or rescheduled stay in it until they come up, or until they are
+//! too many.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use smallvec::SmallVec;
+
+use super::entry::{Entry, Status};
+use super::{Index, Place};
+use crate::base::UnixMillis;
+
+/// Stale elements that are not worth a sweep.
+const STALE_FREE: usize = 4096;
+
+/// See the module's comment.
+#[derive(Default)]
+pub(super) struct Schedule {
+    due: BinaryHeap<Reverse<(u64, Place)>>,
+    /// Nothing is scheduled until the end of a replay.
+    suspended: bool,
+}
+
+impl Schedule {
+    pub(super) fn push(&mut self, next_ms: Option<u64>, id: Place) {
+        if let (Some(next), false) = (next_ms, self.suspended) {
+            self.due.push(Reverse((next, id)));
+        }
+    }
+
+    pub(super) fn absorb(&mut self, mut other: Schedule) {
+        self.due.append(&mut other.due);
+    }
+}
+
+impl Index {
+    /// An index to be filled by a replay, in which nothing is due before
+    /// [`Index::resume_schedule`].
+    pub(in crate::queue) fn for_replay() -> Self {
+        let schedule = Schedule { suspended: true, ..Schedule::default() };
+        Index { schedule, ..Index::default() }
+    }
+
+    /// Schedules all that is pending.
+    pub(in crate::queue) fn resume_schedule(&mut self) {
+        let all = self.homes.iter().flat_map(|(&segment, home)| {
+            home.after(0).map(move |(offset, entry)| (Place { segment, offset }, entry))
+        });
+        let due: Vec<_> =
+            all.filter_map(|(id, entry)| Some(Reverse((entry.next_due()?, id)))).collect();
+        self.schedule = Schedule { due: due.into(), suspended: false };
+    }
+
+    /// Sweeps the heap when most of it is stale, so that its size follows the
+    /// number of messages and not of retries.
+    pub(super) fn tidy_schedule(&mut self) {
+        if self.schedule.due.len() > 2 * self.live + STALE_FREE && !self.schedule.suspended {
+            self.resume_schedule();
+        }
+    }
+
+    /// When the next message is due.
+    pub(in crate::queue) fn next_due(&mut self) -> Option<UnixMillis> {
+        loop {
+            let &Reverse((at, id)) = self.schedule.due.peek()?;
+            if self.get(id).and_then(Entry::next_due).is_some_and(|next| next <= at) {
+                return Some(UnixMillis(at));
+            }
+            self.schedule.due.pop();
+        }
+    }
+
+    /// Takes out what is due: `limit` messages at most.
+    pub(in crate::queue) fn take_due(
+        &mut self,
+        now: UnixMillis,
+        limit: usize,
+    ) -> Vec<(Place, SmallVec<[u16; 1]>)> {
+        let mut taken = Vec::new();
+        while taken.len() < limit {
+            match self.schedule.due.peek() {
+                Some(&Reverse((at, id))) if at <= now.0 => {
+                    self.schedule.due.pop();
+                    let Some(entry) = self.get_mut(id) else { continue };
+                    let recipients = take_out(entry, now);
+                    if !recipients.is_empty() {
+                        taken.push((id, recipients));
+                    }
+                    // Those that are due later had their turn with this element.
+                    let next = self.get(id).and_then(Entry::next_due);
+                    self.schedule.push(next, id);
+                }
+                _ => break,
+            }
+        }
+        taken
+    }
+
+    /// Marks recipients that are out as waiting again until `due`, unlogged.
+    pub(in crate::queue) fn put_back(&mut self, id: Place, recipients: &[u16], due: UnixMillis) {
+        let Some(entry) = self.get_mut(id) else { return };
+        for &recipient in recipients {
+            if let Some(state) = entry.recipient_mut(recipient).filter(|s| s.status.is_out()) {
+                state.status = state.status.back();
+                state.next_ms = due.0;
+            }
+        }
+        let next = entry.next_due();
+        self.schedule.push(next, id);
+        self.tidy_schedule();
+    }
+
+    /// Makes those of `recipients` due at `now` that wait.
+    pub(in crate::queue) fn bring_forward(
+        &mut self,
+        id: Place,
+        recipients: &[u16],
+        now: UnixMillis,
+    ) {
+        let Some(entry) = self.get_mut(id) else { return };
+        for &recipient in recipients {
+            let waiting = entry.recipient_mut(recipient);
+            if let Some(state) = waiting.filter(|s| s.status == Status::Pending) {
+                state.next_ms = state.next_ms.min(now.0);
+            }
+        }
+        let next = entry.next_due();
+        self.schedule.push(next, id);
+        self.tidy_schedule();
+    }
+}
+
+fn take_out(entry: &mut Entry, now: UnixMillis) -> SmallVec<[u16; 1]> {
+    let mut recipients = SmallVec::new();
+    for (index, state) in entry.recipients_mut().iter_mut().enumerate() {
+        if state.status == Status::Pending && state.next_ms <= now.0 {
+            state.status = Status::Out;
+            recipients.push(index as u16);
+        }
+    }
+    recipients
+}

@@ -1,0 +1,199 @@
+//! Finding out what is queued: the facts of every segment, from its checkpoint
+//! or, where there is none that can be used, from its records.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::replay::Replay;
+use super::scan::{Opened, Scan, open_segment, scan};
+use super::{End, Found, RecoveryReport};
+use crate::base::{Place, UnixMillis};
+use crate::io::store::{Store, StoreFile};
+use crate::queue::checkpoint::{Checkpoint, Draft};
+use crate::queue::format::{checkpoint_name, segment_name};
+use crate::queue::index::Index;
+use crate::queue::{Queue, QueueError};
+
+/// What is left to do after [`Queue::begin`].
+#[must_use = "nothing queued from before is delivered until it is finished"]
+pub struct Loading<S: Store> {
+    queue: Queue<S>,
+    found: Found,
+    scans: BTreeMap<u32, (Opened, Scan)>,
+    previous: Place,
+    report: RecoveryReport,
+    /// Numbers that the files of present segments had before.
+    were: BTreeSet<u32>,
+    /// Segments read for want of a checkpoint, of which one is to be written;
+    /// true where a useless one is in the way.
+    drafts: Vec<(Draft, bool)>,
+}
+
+impl<S: Store> Loading<S> {
+    pub(super) fn new(queue: Queue<S>, found: Found, end: End) -> Self {
+        let report = RecoveryReport {
+            cut: end.cut,
+            spares: found.spares.len() as u64,
+            ..RecoveryReport::default()
+        };
+        let (scans, previous) = (end.scans, end.previous);
+        Loading { queue, found, scans, previous, report, were: BTreeSet::new(), drafts: Vec::new() }
+    }
+
+    /// Where a torn tail was cut, if there was one.
+    pub fn cut(&self) -> Option<Place> {
+        self.report.cut
+    }
+
+    /// Reads what is queued and makes it known to the queue. What was never
+    /// attempted is due `now`.
+    ///
+    /// # Errors
+    /// `Io` if a file cannot be read; `Poisoned` if the queue was closed
+    /// meanwhile. Nothing that is queued is known then.
+    pub async fn finish(mut self, now: UnixMillis) -> Result<RecoveryReport, QueueError> {
+        let mut replay = Replay::new(now);
+        for number in self.found.segments.clone() {
+            self.queue.still_loading()?;
+            self.segment(&mut replay, number).await?;
+            self.queue.one_less_unread();
+            futures_lite::future::yield_now().await;
+        }
+        self.report.segments = self.found.segments.len() as u64;
+        self.report.foreign = std::mem::take(&mut self.found.foreign);
+        self.report.foreign.sort_unstable();
+        let there = |segment: &u32| {
+            let Found { segments, spares, .. } = &self.found;
+            segments.contains(segment) || spares.contains(segment) || self.were.contains(segment)
+        };
+        self.report.missing =
+            replay.roster().iter().filter(|segment| !there(segment)).copied().collect();
+        let index = replay.finish(self.previous, &mut self.report);
+        self.queue.loaded(index);
+        self.write_checkpoints().await?;
+        Ok(self.report)
+    }
+
+    async fn segment(&mut self, replay: &mut Replay, number: u32) -> Result<(), QueueError> {
+        if let Some((opened, scan)) = self.scans.remove(&number) {
+            self.were.insert(opened.header.was);
+            self.scanned(replay, number, &opened, scan, self.found.checkpoints.contains(&number));
+            return Ok(());
+        }
+        let queue = self.queue.clone();
+        let (store, options) = (&queue.0.store, &queue.0.options);
+        let (file, opened) = match open_segment(store, options, number).await? {
+            Ok(opened) => opened,
+            Err(why) => {
+                self.found.foreign.push((segment_name(number), why));
+                self.found.segments.remove(&number);
+                return Ok(());
+            }
+        };
+        self.were.insert(opened.header.was);
+        let has_checkpoint = self.found.checkpoints.contains(&number);
+        if has_checkpoint {
+            match Checkpoint::read(store, number, opened.header.seal()).await? {
+                Ok(checkpoint) => {
+                    file.close().await;
+                    self.report.checkpoints += 1;
+                    replay.begin_segment(number, Some(checkpoint.previous), &mut self.report);
+                    for fact in checkpoint.facts() {
+                        self.report.records += 1;
+                        replay.apply(number, fact);
+                    }
+                    replay.end_segment(number, checkpoint.end);
+                    return Ok(());
+                }
+                Err(why) => self.report.bad_checkpoints.push((number, why)),
+            }
+        }
+        let scan = scan(&file, &opened).await?;
+        file.close().await;
+        self.scanned(replay, number, &opened, scan, has_checkpoint);
+        Ok(())
+    }
+
+    /// Replays a segment that was read record by record.
+    fn scanned(
+        &mut self,
+        replay: &mut Replay,
+        number: u32,
+        opened: &Opened,
+        scan: Scan,
+        replace: bool,
+    ) {
+        let report = &mut self.report;
+        report.records += scan.facts.len() as u64;
+        replay.begin_segment(number, scan.previous, report);
+        for hole in &scan.holes {
+            replay.damage(number, hole.from, hole.to - hole.from, "no sound record", report);
+        }
+        for (offset, len, what) in &scan.malformed {
+            replay.damage(number, *offset, *len, what, report);
+        }
+        for fact in &scan.facts {
+            replay.apply(number, fact.clone());
+        }
+        replay.end_segment(number, scan.end);
+        if scan.is_sound()
+            && !scan.is_empty()
+            && let Some(previous) = scan.previous
+        {
+            let draft = Draft {
+                segment: number,
+                seal: opened.header.seal(),
+                end: scan.end,
+                previous,
+                batch: 0,
+                facts: scan.facts,
+            };
+            self.drafts.push((draft, replace));
+        }
+    }
+
+    /// Writes the checkpoints that were missing, and removes those of segments
+    /// that are gone.
+    async fn write_checkpoints(&mut self) -> Result<(), QueueError> {
+        let store = self.queue.0.store.clone();
+        for (draft, replace) in std::mem::take(&mut self.drafts) {
+            if self.queue.is_in_use(draft.segment) {
+                self.queue.write_checkpoint(&draft, replace).await?;
+            }
+        }
+        for number in self.found.checkpoints.difference(&self.found.segments) {
+            let name = checkpoint_name(*number);
+            let removed = store.remove(&name).await;
+            removed.map_err(QueueError::io(format!("removing {name} failed")))?;
+        }
+        Ok(())
+    }
+}
+
+impl<S: Store> Queue<S> {
+    /// # Errors
+    /// `Poisoned` if the queue was closed: what is queued is of no more interest.
+    fn still_loading(&self) -> Result<(), QueueError> {
+        self.0.state.borrow().writable()
+    }
+
+    fn one_less_unread(&self) {
+        self.0.state.borrow_mut().left_unread -= 1;
+    }
+
+    /// What is queued from before is known from now on.
+    fn loaded(&self, index: Index) {
+        let mut state = self.0.state.borrow_mut();
+        state.index.absorb(index);
+        // What turned out to be none of ours.
+        state.index.segments.retain(|_, segment| !segment.unread);
+        state.loading = false;
+        drop(state);
+        self.0.upkeep.raise();
+        self.0.clean.raise();
+    }
+
+    fn is_in_use(&self, segment: u32) -> bool {
+        let state = self.0.state.borrow();
+        state.writable().is_ok() && state.index.segments.contains_key(&segment)
+    }
+}

@@ -56,7 +56,7 @@ impl<S: Store> Queue<S> {
         let first = facts.first(meta, part);
         state.note(place, What::Message(first));
         state.index.insert(place, Entry::new(first, Status::Out, 0));
-        state.clean_credit = state.clean_credit.saturating_add((meta + part) as u64);
+        state.allow_cleaning((meta + part) as u64);
         self.0.urge();
         Ok((id, commit))
     }

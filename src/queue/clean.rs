@@ -27,12 +27,10 @@ const WORTH_PERCENT: u64 = 60;
 /// The log is cleaned when it takes more than this share of what is needed, in
 /// percent, ...
 const SLACK_PERCENT: u64 = 150;
-/// ... and these many segments besides.
-const SLACK_SEGMENTS: u64 = 2;
+/// ... and these many segments besides: the one that is written.
+const SLACK_SEGMENTS: u64 = 1;
 /// Moves that may be on their way to the disk.
 const UNDER_WAY: usize = 16;
-/// Most unused credit that is kept, in segments.
-const CREDIT_SEGMENTS: u64 = 1;
 
 /// A message about to be moved: what has been read of it, and what has been
 /// written. Dropping it gives up what was written.
@@ -41,6 +39,9 @@ struct Move<S: Store> {
     id: Place,
     at: Location,
     told: Told,
+    /// Where the last outcomes of its recipients were, and those of them that
+    /// could be read.
+    wanted: Vec<(u16, Place)>,
     words: Words,
     /// Parts of the body that lie elsewhere from now on, those that stay too.
     pins: Pins,
@@ -57,8 +58,7 @@ impl<S: Store> Queue<S> {
     /// segment's worth.
     pub fn allow_cleaning(&self, bytes: u64) {
         let mut state = self.0.state.borrow_mut();
-        let most = CREDIT_SEGMENTS * u64::from(state.options.segment_size);
-        state.clean_credit = state.clean_credit.saturating_add(bytes).min(most);
+        state.allow_cleaning(bytes);
         drop(state);
         self.0.clean.raise();
     }
@@ -120,9 +120,11 @@ impl<S: Store> Queue<S> {
             }
         }
         if !moved {
+            // It may have been freed meanwhile.
             let mut state = self.0.state.borrow_mut();
-            let segment = state.index.segment(segment);
-            segment.futile_at = Some(segment.live_bytes);
+            if let Some(segment) = state.index.segments.get_mut(&segment) {
+                segment.futile_at = Some(segment.live_bytes);
+            }
         }
         self.0.urge();
         for commit in commits {
@@ -135,12 +137,14 @@ impl<S: Store> Queue<S> {
     async fn wait_for_credit(&self) -> Result<(), QueueError> {
         loop {
             {
-                let state = self.0.state.borrow();
+                let mut state = self.0.state.borrow_mut();
                 state.writable()?;
-                if state.clean_credit > 0 {
+                state.clean_waits = state.clean_credit <= 0;
+                if !state.clean_waits {
                     return Ok(());
                 }
             }
+            self.0.urge();
             self.0.clean.wait().await;
         }
     }
@@ -150,25 +154,21 @@ impl<S: Store> Queue<S> {
         let (at, hint, wanted) = {
             let state = self.0.state.borrow();
             let Some(entry) = movable(&state, id) else { return Ok(None) };
-            let recipients = entry.worth_saying();
-            let wanted: Vec<(u16, Place)> = recipients
-                .filter(|(_, r)| r.status != Status::Done && r.last != NOWHERE)
-                .map(|(index, r)| (index, r.last))
-                .collect();
-            (entry.location(id), entry.first_extent() as usize, wanted)
+            (entry.location(id), entry.first_extent() as usize, last_words(entry))
         };
+        self.wait_written(at.commit.unwrap_or(at.first)).await?;
         let told = self.0.reader.told(id, at, hint).await?;
         let mut words = Words::new();
-        for (recipient, last) in wanted {
+        for &(recipient, last) in &wanted {
+            self.wait_written(last).await?;
             let word = self.0.reader.outcome(last, id, at.first, recipient).await;
             if let Ok(Some(word)) = word {
                 words.insert((id, recipient, last), word);
             }
         }
         let queue = self.clone();
-        let mut moving = Move { queue, id, at, told, words, pins: Pins::default() };
-        moving.write_parts(segment).await?;
-        moving.finish()
+        let mut moving = Move { queue, id, at, told, wanted, words, pins: Pins::default() };
+        if moving.write_parts(segment).await? { moving.finish() } else { Ok(None) }
     }
 
     /// Keeps a segment as it is for whoever wants to look at it: a record of it
@@ -193,9 +193,14 @@ impl<S: Store> Queue<S> {
 }
 
 impl<S: Store> Move<S> {
-    /// Writes the parts of the body again that lie in `segment`, one by one.
-    async fn write_parts(&mut self, segment: u32) -> Result<(), QueueError> {
+    /// Writes the parts of the body again that lie in `segment`, one by one. False
+    /// if the message has gone meanwhile, or changed.
+    async fn write_parts(&mut self, segment: u32) -> Result<bool, QueueError> {
         for index in 0..self.told.extents.len() {
+            // Once it is settled its segments may be freed.
+            if !self.is_as_it_was(&self.queue.0.state.borrow()) {
+                return Ok(false);
+            }
             let extent = self.told.extents[index];
             let len = record::CHUNK_PREFIX + extent.len as usize;
             if extent.place.segment != segment {
@@ -210,7 +215,13 @@ impl<S: Store> Move<S> {
             self.queue.0.urge();
             commit.await?;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn is_as_it_was(&self, state: &State<S::File>) -> bool {
+        movable(state, self.id).is_some_and(|entry| {
+            entry.location(self.id) == self.at && last_words(entry) == self.wanted
+        })
     }
 
     fn pin(&mut self, place: Place, len: usize) {
@@ -239,9 +250,10 @@ impl<S: Store> Move<S> {
         let state = &mut *state;
         state.writable()?;
         let id = self.id;
-        let Some(entry) = movable(state, id).filter(|entry| entry.location(id) == self.at) else {
+        if !self.is_as_it_was(state) {
             return Ok(self.give_up(state));
-        };
+        }
+        let entry = state.index.get(id).expect("it is there as it was");
         let known = known(id, entry, &mut self.words);
         let (envelope, part) = self.told.first.split();
         let moved = Moved {
@@ -254,8 +266,7 @@ impl<S: Store> Move<S> {
         moved.encode(envelope, &mut head);
         let (meta, len) = (head.len(), head.len() + part.len());
         let most = META_MAX.min(state.options.record_max() / 2);
-        // A word that nobody wanted: somebody has spoken meanwhile.
-        if !self.words.is_empty() || len > most {
+        if len > most {
             return Ok(self.give_up(state));
         }
         let first = First {
@@ -285,6 +296,16 @@ impl<S: Store> Move<S> {
     }
 }
 
+/// Where the last outcomes are of those recipients for which something is left to
+/// do.
+fn last_words(entry: &Entry) -> Vec<(u16, Place)> {
+    let recipients = entry.worth_saying();
+    recipients
+        .filter(|(_, state)| state.status != Status::Done && state.last != NOWHERE)
+        .map(|(index, state)| (index, state.last))
+        .collect()
+}
+
 /// The index and the next checkpoint learn of a move whose record is at `place`.
 fn relocate<F: StoreFile>(
     state: &mut State<F>,
@@ -308,7 +329,7 @@ fn spend<F: StoreFile>(state: &mut State<F>, len: usize) {
     state.count(len);
     let bytes = aligned(RECORD_HEADER + len) as u64;
     state.counters.bytes_moved += bytes;
-    state.clean_credit = state.clean_credit.saturating_sub(bytes);
+    state.clean_credit -= bytes as i64;
 }
 
 /// The message, if it may be moved.

@@ -191,7 +191,9 @@ pub(super) struct State<F: StoreFile> {
     /// Segments that are still to be read to know it.
     pub(super) left_unread: u64,
     /// Bytes that may be written to move messages.
-    pub(super) clean_credit: u64,
+    pub(super) clean_credit: i64,
+    /// Cleaning waits until it may write more.
+    pub(super) clean_waits: bool,
     /// Messages that are being read and must stay where they are, and how often.
     pub(super) reading: BTreeMap<Place, u32>,
     pub(super) counters: QueueCounters,
@@ -229,6 +231,7 @@ impl<F: StoreFile> State<F> {
             loading: false,
             left_unread: 0,
             clean_credit: 0,
+            clean_waits: false,
             reading: BTreeMap::new(),
             counters: QueueCounters::default(),
             poisoned: None,
@@ -385,6 +388,14 @@ impl<F: StoreFile> State<F> {
     pub(super) fn note(&mut self, place: Place, what: What) {
         debug_assert_eq!(place.segment, self.tail.segment, "records go to the last segment");
         self.facts.push(Fact { at: place.offset, what });
+    }
+
+    /// Lets cleaning write `bytes` more; what is not used is kept up to a
+    /// segment's worth.
+    pub(super) fn allow_cleaning(&mut self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let most = i64::from(self.options.segment_size);
+        self.clean_credit = self.clean_credit.saturating_add(bytes).min(most);
     }
 
     /// True while something waits to be written to a segment that has no file

@@ -58,6 +58,9 @@ impl<S: Store> Queue<S> {
             }
             self.trim_spares().await?;
         }
+        if stirred || self.0.state.borrow().clean_waits {
+            self.0.clean.raise();
+        }
         if stirred {
             let mut state = self.0.state.borrow_mut();
             let current = state.tail.segment;

@@ -218,10 +218,14 @@ impl<S: Store> Queue<S> {
         Ok((at, len, reading))
     }
 
-    async fn wait_written(&self, place: Place) -> Result<(), QueueError> {
+    pub(super) async fn wait_written(&self, place: Place) -> Result<(), QueueError> {
         let unwritten = self.0.state.borrow().unwritten(place);
         match unwritten {
-            Some(commit) => commit.await,
+            Some(commit) => {
+                // What waits for company may wait for long.
+                self.0.urge();
+                commit.await
+            }
             None => Ok(()),
         }
     }

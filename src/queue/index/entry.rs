@@ -46,6 +46,9 @@ pub(crate) struct RecipientState {
     pub(crate) next_ms: u64,
     pub(crate) attempts: u16,
     pub(crate) status: Status,
+    /// Some record besides the message itself speaks about it: its state has to
+    /// be said again before that record goes.
+    pub(super) spoken_of: bool,
 }
 
 /// The recipients of a message: nearly always one.
@@ -82,7 +85,8 @@ const _: () =
 impl Entry {
     /// A whole message, or the head of a streamed one.
     pub(crate) fn new(first: First, status: Status, next_ms: u64) -> Self {
-        let state = RecipientState { last: NOWHERE, next_ms, attempts: 0, status };
+        let (last, attempts, spoken_of) = (NOWHERE, 0, false);
+        let state = RecipientState { last, next_ms, attempts, status, spoken_of };
         let recipients = match first.recipients {
             1 => Recipients::One(state),
             many => Recipients::Many(vec![state; usize::from(many)].into()),

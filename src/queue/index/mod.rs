@@ -22,7 +22,6 @@ use home::Home;
 use schedule::Schedule;
 pub(super) use segment::Segment;
 
-use super::record::NOWHERE;
 use crate::base::{Location, Place};
 
 /// All that is queued in one log.

@@ -1,6 +1,6 @@
 //! What outcomes, survivors, moves and orders do to the state of recipients.
 
-use super::{Entry, Index, NOWHERE, Place, RecipientState, Status};
+use super::{Entry, Index, Place, RecipientState, Status};
 use crate::queue::fact::{Restated, Ruling, Surviving};
 
 impl Index {
@@ -23,6 +23,7 @@ impl Index {
                 continue;
             }
             state.last = at;
+            state.spoken_of = true;
             state.attempts = ruling.attempts;
             state.next_ms = ruling.next_ms;
             state.status = if ruling.is_final { Status::Done } else { state.status.back() };
@@ -73,6 +74,7 @@ impl Index {
             if *said {
                 state.last = at;
             }
+            state.spoken_of = true;
             state.attempts = ruling.attempts;
             state.next_ms = ruling.next_ms;
             state.status = match (ruling.is_final, held) {
@@ -110,6 +112,7 @@ impl Index {
         let first = entry.location(id).first;
         for &recipient in recipients {
             let Some(state) = entry.recipient_mut(recipient) else { continue };
+            state.spoken_of = true;
             match (state.status, hold) {
                 (Status::Pending, true) => state.status = Status::Held,
                 (Status::Out, true) => state.status = Status::OutHeld,
@@ -137,20 +140,10 @@ impl Index {
     }
 }
 
-/// True if a record has to say anything about this recipient.
-pub(in crate::queue) fn is_worth_saying(state: &RecipientState) -> bool {
-    state.last != NOWHERE
-        || state.attempts > 0
-        || state.status == Status::Done
-        || state.status.is_held()
-}
-
 impl Entry {
     /// The recipients of which something is to be said again, with their states.
     pub(in crate::queue) fn worth_saying(&self) -> impl Iterator<Item = (u16, &RecipientState)> {
         let recipients = self.recipients().iter().enumerate();
-        recipients
-            .filter(|(_, state)| is_worth_saying(state))
-            .map(|(index, state)| (index as u16, state))
+        recipients.filter(|(_, state)| state.spoken_of).map(|(index, state)| (index as u16, state))
     }
 }

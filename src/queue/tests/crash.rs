@@ -14,7 +14,7 @@ fn script() -> Vec<Step> {
         Step::Append { recipients: 3, size: 700 },
         Step::Record { message: 0, recipient: 0, last: true },
         Step::Turn { rounds: 3 },
-        Step::Stream { size: 40_000, part: 7000 },
+        Step::Stream { size: 20_000, part: 7000 },
         Step::Record { message: 0, recipient: 1, last: false },
         Step::Abandon { size: 12_000 },
     ];
@@ -23,11 +23,13 @@ fn script() -> Vec<Step> {
         steps.push(Step::Append { recipients: 2, size: 100 });
         steps.push(Step::Turn { rounds: round % 4 });
         steps.push(Step::Record { message: 0, recipient: 1 + round % 2, last: false });
+        steps.push(Step::Hold { message: 0, recipient: 2, hold: round % 3 == 0 });
         steps.push(Step::Append { recipients: 1, size: 8000 });
         steps.push(Step::Turn { rounds: 1 + round % 7 });
-        for (message, recipient) in [(2, 0), (3, 0), (3, 1), (2, 0), (2, 1)] {
+        for (message, recipient) in [(2, 0), (3, 0), (3, 1), (2, 0)] {
             steps.push(Step::Record { message, recipient, last: true });
         }
+        steps.push(Step::Drop { message: 2, recipient: 1 });
         steps.push(Step::Turn { rounds: 12 });
     }
     steps
@@ -58,10 +60,11 @@ fn run(prepare: impl FnOnce(&MemoryStore, usize)) -> (MemoryStore, Driven, usize
 #[test]
 fn a_crash_at_any_operation_loses_nothing_acknowledged() {
     let (store, driven, opened) = run(|_, _| {});
+    let total = store.operations().len();
     driven.check(&driven.queue, "no crash");
     let counters = driven.queue.counters();
     assert!(counters.segments_recycled >= 2 && counters.segments_freed >= 3, "{counters:?}");
-    let total = store.operations().len();
+    assert!(counters.messages_moved >= 3 && counters.checkpoints >= 3, "{counters:?}");
     assert!(total > opened + 60, "{total}");
     for at in opened..=total {
         let (store, driven, _) = run(|store, _| store.stop_at(at));
@@ -125,7 +128,7 @@ fn three(store: &MemoryStore) -> Vec<QueueId> {
     ids
 }
 
-fn flip(store: &MemoryStore, segment: u32, offset: u32) {
+pub(super) fn flip(store: &MemoryStore, segment: u32, offset: u32) {
     let name = segment_name(segment);
     let mut bytes = store.contents(&name).unwrap();
     bytes[offset as usize] ^= 0x20;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::queue::Action;
 use crate::queue::format::FORMAT_VERSION;
 
 fn fixture(version: u32) -> PathBuf {
@@ -20,13 +21,18 @@ fn long_body() -> Vec<u8> {
 /// that is left.
 type Expected = (&'static str, Vec<u8>, Vec<(u16, u16)>);
 
-/// What the log is about, in the order of its ids.
-fn expected() -> Vec<Expected> {
-    vec![
+/// What the log is about, in the order of its ids. Holds and moves came with
+/// version 2.
+fn expected(version: u32) -> Vec<Expected> {
+    let mut all = vec![
         ("deferred@example.com", b"Subject: 1\r\n\r\none\r\n.\r\n".to_vec(), vec![(1, 3), (2, 0)]),
         ("long@example.com", long_body(), vec![(0, 1)]),
         ("late@example.com", b"Subject: 3\r\n\r\n..three\r\n.\r\n".to_vec(), vec![(0, 0)]),
-    ]
+    ];
+    if version >= 2 {
+        all.push(("held@example.com", b"Subject: 4\r\n\r\nheld\r\n.\r\n".to_vec(), vec![(0, 0)]));
+    }
+    all
 }
 
 /// Run by hand when the format version changes, to add the new fixture.
@@ -38,7 +44,7 @@ fn write_the_fixture() {
     let record = |id, outcomes: &[Outcome]| {
         bench.run(queue.record(id, outcomes).unwrap()).unwrap().unwrap();
     };
-    let [first, long, late] = &expected()[..] else { unreachable!() };
+    let [first, long, late, held] = &expected(2)[..] else { unreachable!() };
     let deferred = put(&bench, &queue, first.0, 3, &first.1);
     record(
         deferred,
@@ -58,6 +64,16 @@ fn write_the_fixture() {
     (0..8).for_each(|_| filler(7000));
     put(&bench, &queue, late.0, 1, &late.1);
     bench.turn(100);
+    // The first message moves, and one that waits is held.
+    queue.put_back(deferred, &[2], NOW);
+    let held = put(&bench, &queue, held.0, 1, &held.1);
+    queue.put_back(held, &[0], NOW);
+    let carried = queue.order(held, Action::Hold, &[0], "root (uid 0)", NOW).unwrap();
+    bench.run(carried.commit).unwrap().unwrap();
+    queue.allow_cleaning(u64::MAX);
+    (0..20).for_each(|_| filler(7000));
+    bench.turn(100);
+    assert!(queue.message(deferred).unwrap().at.first > deferred.place, "it has moved");
     drop(queue.stream(&envelope("abandoned@example.com", 1), |_, _| {}).unwrap());
     queue.close();
     bench.turn(100);
@@ -82,14 +98,15 @@ fn logs_of_every_version_open() {
         assert_eq!(report.unfinished, 1, "{report:?}");
         let bench = Bench::new();
         let ids = queue.ids_after(None, 9);
-        assert_eq!(ids.len(), expected().len());
-        for (id, (sender, body, recipients)) in ids.into_iter().zip(expected()) {
+        assert_eq!(ids.len(), expected(version).len());
+        for (id, (sender, body, recipients)) in ids.into_iter().zip(expected(version)) {
             assert_eq!(bench.run(queue.envelope(id)).unwrap().unwrap().sender, sender);
             assert_eq!(body_of(&bench, &queue, id), body);
             let state = queue.message(id).unwrap();
             let found: Vec<_> =
                 state.recipients.iter().map(|r| (r.recipient, r.attempts)).collect();
             assert_eq!(found, recipients, "{sender}");
+            assert_eq!(state.recipients[0].held, sender.starts_with("held"), "{sender}");
             let tried = recipients.into_iter().filter(|(_, attempts)| *attempts > 0);
             let words: Vec<_> =
                 tried.map(|(at, n)| outcome(at, Disposition::Deferred, n)).collect();

@@ -15,6 +15,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..20_000).prop_map(|size| Step::Abandon { size }),
         6 => (0usize..8, 0usize..4, any::<bool>())
             .prop_map(|(message, recipient, last)| Step::Record { message, recipient, last }),
+        2 => (0usize..8, 0usize..4, any::<bool>())
+            .prop_map(|(message, recipient, hold)| Step::Hold { message, recipient, hold }),
+        1 => (0usize..8, 0usize..4)
+            .prop_map(|(message, recipient)| Step::Drop { message, recipient }),
         4 => (0usize..15).prop_map(|rounds| Step::Turn { rounds }),
     ]
 }
@@ -30,7 +34,7 @@ fn policy() -> impl Strategy<Value = CrashPolicy> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 48,
+        cases: std::env::var("PROPTEST_CASES").map_or(48, |cases| cases.parse().unwrap()),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -153,7 +153,7 @@ impl<S: Store> Reader<S> {
     ) -> Result<(Envelope, BodyReader<S>), QueueError> {
         let first = self.first(place, hint).await?;
         let envelope = decode_envelope(&first, place)?;
-        let mut rest = VecDeque::new();
+        let mut rest = Vec::new();
         let part_len = u64::from(first.header.len - first.header.meta);
         let mut len = part_len;
         if let Some(at) = commit {
@@ -163,13 +163,22 @@ impl<S: Store> Reader<S> {
             if commit.head != place || listed + part_len != len {
                 return Err(damaged(at)(Malformed("a commit of another message")));
             }
-            rest = commit.extents.into();
+            rest = commit.extents;
         } else if first.header.kind == Kind::Head {
             return Err(damaged(place)(Malformed("a streamed message without its commit")));
         }
         let meta = first.header.meta as usize;
-        let first = Some(first.into_rest(meta));
-        Ok((envelope, BodyReader { reader: self.clone(), head: place, first, rest, len }))
+        let body = BodyReader {
+            reader: self.clone(),
+            head: place,
+            first_len: part_len as usize,
+            record_len: first.bytes.len(),
+            first: Some(first.into_rest(meta)),
+            rest,
+            at: 0,
+            len,
+        };
+        Ok((envelope, body))
     }
 
     async fn first(&self, place: Place, hint: usize) -> Result<Record, QueueError> {
@@ -259,8 +268,14 @@ fn damaged(place: Place) -> impl Fn(Malformed) -> QueueError {
 pub struct BodyReader<S: Store> {
     reader: Reader<S>,
     head: Place,
+    /// The first part, as it was read with the envelope.
     first: Option<Vec<u8>>,
-    rest: VecDeque<Extent>,
+    first_len: usize,
+    /// Bytes of the record it is in.
+    record_len: usize,
+    rest: Vec<Extent>,
+    /// Number of the next part.
+    at: usize,
     len: u64,
 }
 
@@ -275,15 +290,54 @@ impl<S: Store> BodyReader<S> {
         self.len == 0
     }
 
+    /// Bytes of the next part; `None` at the end.
+    pub fn next_len(&self) -> Option<usize> {
+        match self.at.checked_sub(1) {
+            None => Some(self.first_len),
+            Some(at) => self.rest.get(at).map(|extent| extent.len as usize),
+        }
+    }
+
+    /// Forgets what was read ahead if it is more than a few bytes, to be read
+    /// again in its turn.
+    pub fn unload(&mut self) {
+        self.first = self.first.take().filter(|first| first.len() <= super::PREFIX_MAX);
+    }
+
+    /// Has the part that was read last be the next again.
+    ///
+    /// # Panics
+    /// When nothing was read.
+    pub fn again(&mut self) {
+        self.at -= 1;
+    }
+
     /// The next part, of 256 KiB and a prefix at most; `None` at the end.
     ///
     /// # Errors
     /// `Io` or `Damaged`: the body cannot be completed.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, QueueError> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
+        if self.next_len().is_none() {
+            return Ok(None);
         }
-        let Some(extent) = self.rest.pop_front() else { return Ok(None) };
+        let part = match self.at.checked_sub(1) {
+            None => self.first_part().await?,
+            Some(at) => self.chunk(self.rest[at]).await?,
+        };
+        self.at += 1;
+        Ok(Some(part))
+    }
+
+    async fn first_part(&mut self) -> Result<Vec<u8>, QueueError> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let first = self.reader.first(self.head, self.record_len).await?;
+        let meta = first.header.meta as usize;
+        Ok(first.into_rest(meta))
+    }
+
+    async fn chunk(&self, extent: Extent) -> Result<Vec<u8>, QueueError> {
         let hint = RECORD_HEADER + CHUNK_PREFIX + extent.len as usize;
         let chunk = self.reader.record(extent.place, hint).await?;
         let (head, part) = record::decode_chunk(chunk.payload()).map_err(damaged(extent.place))?;
@@ -293,6 +347,6 @@ impl<S: Store> BodyReader<S> {
         {
             return Err(damaged(extent.place)(Malformed("not the part that was committed")));
         }
-        Ok(Some(chunk.into_rest(CHUNK_PREFIX)))
+        Ok(chunk.into_rest(CHUNK_PREFIX))
     }
 }

@@ -76,7 +76,7 @@ const SHARD_GAUGES: [ShardGauge; 7] = [
     ("queued_messages", "Messages not settled yet", |s| s.queued_messages),
     ("queued_bytes", "Bytes of the messages not settled yet", |s| s.queued_bytes),
     ("segments", "Segment files in use", |s| s.segments),
-    ("body_memory_bytes", "Bytes of bodies held in memory for first attempts", |s| s.body_memory),
+    ("body_memory_bytes", "Bytes of bodies in memory to be delivered", |s| s.body_memory),
     ("poisoned", "1 while the shard refuses mail after a failed write", |s| {
         u64::from(s.poisoned.is_some())
     }),

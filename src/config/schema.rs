@@ -260,7 +260,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "limits.message_size",
-        Kind::Size(MESSAGE_SIZE_FLOOR, GIB, 1),
+        Kind::Size(MESSAGE_SIZE_FLOOR, 4 * GIB, 1),
         Value("\"50MiB\""),
         "Largest message taken, announced with SIZE (RFC 1870).",
     ),

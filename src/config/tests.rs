@@ -210,6 +210,7 @@ fn values_out_of_bounds_are_refused() {
         ("queue.segment_size", "\"1025KiB\"", "not a multiple of 4KiB"),
         ("queue.segment_size", "\"2GiB\"", "2GiB is too large"),
         ("limits.message_size", "\"1KiB\"", "1KiB is too small"),
+        ("limits.message_size", "\"5GiB\"", "5GiB is too large"),
         ("limits.message_size", "\"50MB\"", "is not a size"),
         ("limits.message_size", "52428800", "must be a text with a unit"),
         ("admin.socket", "\"\"", "the path is empty"),

@@ -178,10 +178,19 @@ impl<S: Store> Reader<S> {
         let told = self.told(id, at, hint).await?;
         let envelope = decode_envelope(&told.first, at.first)?;
         let meta = told.first.header.meta as usize;
-        let (len, rest) = (told.size, told.extents.into());
-        let first = Some(told.first.into_rest(meta));
-        let reader = self.clone();
-        Ok((envelope, BodyReader { reader, reading: None, head: id, first, rest, len }))
+        let body = BodyReader {
+            reader: self.clone(),
+            reading: None,
+            id,
+            first_at: at.first,
+            first_len: told.first.header.len as usize - meta,
+            record_len: told.first.bytes.len(),
+            first: Some(told.first.into_rest(meta)),
+            rest: told.extents,
+            at: 0,
+            len: told.size,
+        };
+        Ok((envelope, body))
     }
 
     /// What is said about the message `id` where it lies.
@@ -320,9 +329,16 @@ pub struct BodyReader<S: Store> {
     reader: Reader<S>,
     /// Keeps the message where it is, if it is of a log that is open here.
     reading: Option<Reading<S>>,
-    head: Place,
+    id: Place,
+    first_at: Place,
+    /// The first part, as it was read with the envelope.
     first: Option<Vec<u8>>,
-    rest: VecDeque<Extent>,
+    first_len: usize,
+    /// Bytes of the record it is in.
+    record_len: usize,
+    rest: Vec<Extent>,
+    /// Number of the next part.
+    at: usize,
     len: u64,
 }
 
@@ -341,19 +357,53 @@ impl<S: Store> BodyReader<S> {
         self.len == 0
     }
 
+    /// Bytes of the next part; `None` at the end.
+    pub fn next_len(&self) -> Option<usize> {
+        match self.at.checked_sub(1) {
+            None => Some(self.first_len),
+            Some(at) => self.rest.get(at).map(|extent| extent.len as usize),
+        }
+    }
+
+    /// Forgets what was read ahead if it is more than a few bytes, to be read
+    /// again in its turn.
+    pub fn unload(&mut self) {
+        self.first = self.first.take().filter(|first| first.len() <= super::PREFIX_MAX);
+    }
+
+    /// Has the part that was read last be the next again.
+    ///
+    /// # Panics
+    /// When nothing was read.
+    pub fn again(&mut self) {
+        self.at -= 1;
+    }
+
     /// The next part, of 256 KiB and a prefix at most; `None` at the end.
     ///
     /// # Errors
     /// `Io` or `Damaged`: the body cannot be completed.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, QueueError> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
+        if self.next_len().is_none() {
+            return Ok(None);
         }
-        let Some(extent) = self.rest.pop_front() else { return Ok(None) };
-        let read = self.reader.chunk(self.head, extent).await;
-        if let (Err(error), Some(reading)) = (&read, &self.reading) {
+        let part = match self.at.checked_sub(1) {
+            None => self.first_part().await,
+            Some(at) => self.reader.chunk(self.id, self.rest[at]).await,
+        };
+        if let (Err(error), Some(reading)) = (&part, &self.reading) {
             reading.queue.notice(error);
         }
-        read.map(Some)
+        self.at += 1;
+        part.map(Some)
+    }
+
+    async fn first_part(&mut self) -> Result<Vec<u8>, QueueError> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let first = self.reader.first(self.first_at, self.record_len).await?;
+        let meta = first.header.meta as usize;
+        Ok(first.into_rest(meta))
     }
 }

@@ -182,6 +182,24 @@ impl<S: Store> Queue<S> {
         self.0.urge();
         Ok(StreamedAppend { queue: self.clone(), parts })
     }
+
+    /// Waits while much is waiting for the disk. Parts of streams wait by
+    /// themselves; who appends many messages at once should wait before each.
+    ///
+    /// # Errors
+    /// What is waiting could not be written.
+    pub async fn room(&self) -> Result<(), QueueError> {
+        loop {
+            let oldest = {
+                let state = self.0.state.borrow();
+                if state.backlog < BACKLOG_MAX { None } else { state.oldest() }
+            };
+            match oldest {
+                Some(commit) => commit.await?,
+                None => return Ok(()),
+            }
+        }
+    }
 }
 
 impl<S: Store> StreamedAppend<S> {
@@ -203,7 +221,7 @@ impl<S: Store> StreamedAppend<S> {
     pub async fn push(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
         let part_max = self.queue.0.options.part_max();
         for part in bytes.chunks(part_max) {
-            self.wait_for_room().await?;
+            self.queue.room().await?;
             let queue = &self.queue.0;
             let mut state = queue.state.borrow_mut();
             state.writable()?;
@@ -211,19 +229,6 @@ impl<S: Store> StreamedAppend<S> {
             queue.urge();
         }
         Ok(())
-    }
-
-    async fn wait_for_room(&self) -> Result<(), QueueError> {
-        loop {
-            let oldest = {
-                let state = self.queue.0.state.borrow();
-                if state.backlog < BACKLOG_MAX { None } else { state.oldest() }
-            };
-            match oldest {
-                Some(commit) => commit.await?,
-                None => return Ok(()),
-            }
-        }
     }
 
     /// Completes the message. It is queued when this returns and durable when

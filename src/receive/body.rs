@@ -216,6 +216,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
     }
 
     async fn append(&self, intake: &mut Intake<S>, len: usize) -> Result<QueueId, Reply> {
+        self.shard.queue.room().await.map_err(|error| storage_reply(&error))?;
         intake.envelope.arrival_ms = self.shard.hooks.now().0;
         let (envelope, protocol) = (&intake.envelope, intake.protocol);
         let trace = &mut intake.trace;

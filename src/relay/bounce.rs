@@ -8,6 +8,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::memory::Kept;
 use super::{Core, Handle};
 use crate::base::{Disposition, Envelope, Outcome, QueueId};
 use crate::io::clock;
@@ -22,11 +23,12 @@ const FULL_WAIT: Duration = Duration::from_secs(300);
 
 impl<S: Store> Core<S> {
     /// Reports `failed`, outcomes of `handle`'s message, and then records them.
-    pub(super) fn report(self: &Rc<Self>, handle: Handle, failed: Vec<Outcome>) {
+    pub(super) fn report(self: &Rc<Self>, handle: Handle, kept: Kept, failed: Vec<Outcome>) {
         self.reports.set(self.reports.get() + 1);
         let core = Rc::clone(self);
         spawn(async move {
             core.report_then_record(&handle, failed).await;
+            drop(kept);
             core.reports.set(core.reports.get() - 1);
             core.check_drained();
         })
@@ -87,7 +89,7 @@ impl<S: Store> Core<S> {
 
     async fn build(&self, handle: &Handle, failed: &[Outcome]) -> Report {
         let original = &handle.mail.envelope;
-        let first = self.first_part(handle).await;
+        let header = self.header(handle).await;
         let address = |outcome: &Outcome| &*original.recipients[usize::from(outcome.recipient)];
         let recipients: Vec<(&str, &Outcome)> =
             failed.iter().map(|outcome| (address(outcome), outcome)).collect();
@@ -99,7 +101,7 @@ impl<S: Store> Core<S> {
             queue_id: &queue_id,
             arrival: original.arrival(),
             recipients: &recipients,
-            original: &first,
+            original: &header,
             now,
             seed: &format!("{queue_id}{}", now.0),
         })

@@ -4,7 +4,8 @@
 //! messages in this shard's logs: it routes recipients, gives out handles, makes
 //! the retry schedule from what comes back, sends reports and records outcomes
 //! (`origin`, `settle`, `bounce`). As *lane* it delivers what any shard has for
-//! the sites whose lanes lie here (`lane`, `connection`, `attempt`). Where a
+//! the sites whose lanes lie here (`lane`, `connection`, `wire`, `attempt`);
+//! `body` reads what it sends from the log, within the budget of `memory`. Where a
 //! site has a lane on every core both are the same shard and nothing crosses.
 //!
 //! Called by `shard`: [`Relay::accepted`] after each commit, [`Relay::receive`]
@@ -18,14 +19,17 @@
 //!   what is past that waits in the log.
 
 mod attempt;
+mod body;
 mod bounce;
 mod connection;
 mod lane;
+mod memory;
 mod origin;
 mod parcel;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
@@ -43,13 +47,13 @@ use crate::io::signal::Signal;
 use crate::io::store::Store;
 use crate::io::watch::Watch;
 use crate::policy::route::{Lanes, Routes, Site};
-use crate::queue::{BodyReader, Queue, QueueError, Reader};
+use crate::queue::{Queue, Reader};
 
 use lane::{Kick, Lane};
+pub use memory::BODY_MEMORY_MAX;
+use memory::Memory;
 pub use parcel::{Events, Handle, Mesh, Parcel, Settled};
 
-/// Bytes of bodies that a shard keeps in memory for first attempts.
-pub const BODY_MEMORY_MAX: usize = 64 << 20;
 /// Handles that a shard has out; further messages wait in the log.
 pub const OUT_MAX: usize = 20_000;
 /// Recipients in one transaction (RFC 5321, 4.5.3.1.8: what every server takes).
@@ -131,7 +135,7 @@ struct Core<S: Store> {
     out: Cell<usize>,
     reports: Cell<usize>,
     connections: Cell<usize>,
-    body_memory: Cell<usize>,
+    memory: Rc<Memory>,
     draining: Cell<bool>,
     drained: Signal,
     /// Outcomes that found no room on the disk.
@@ -169,7 +173,7 @@ impl<S: Store> Relay<S> {
             out: Cell::new(0),
             reports: Cell::new(0),
             connections: Cell::new(0),
-            body_memory: Cell::new(0),
+            memory: Memory::new(BODY_MEMORY_MAX),
             draining: Cell::new(false),
             drained: Signal::default(),
             unrecorded: RefCell::default(),
@@ -259,9 +263,10 @@ impl<S: Store> Relay<S> {
         states
     }
 
-    /// Bytes of bodies in memory for first attempts.
+    /// Bytes of bodies in memory: kept for first attempts, or read from the log
+    /// to be sent.
     pub fn body_memory(&self) -> u64 {
-        self.0.body_memory.get() as u64
+        self.0.memory.total() as u64
     }
 
     /// Handles out.
@@ -394,23 +399,6 @@ impl<S: Store> Core<S> {
     fn check_drained(&self) {
         if self.stopping() && self.is_quiet() {
             self.drained.raise();
-        }
-    }
-
-    /// The body of a message, from this shard's log or from another's files.
-    async fn open_body(&self, handle: &Handle) -> Result<BodyReader<S>, QueueError> {
-        match self.log(handle.id) {
-            Some(queue) => queue.body(handle.id).await,
-            None => {
-                let log = handle.id.log;
-                let known = self.readers.borrow().get(&log).cloned();
-                let reader = known.unwrap_or_else(|| {
-                    let reader = Reader::new((self.stores)(log));
-                    self.readers.borrow_mut().insert(log, reader.clone());
-                    reader
-                });
-                reader.body(handle.id.place, handle.at).await
-            }
         }
     }
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use super::attempt::{settle_all, trouble};
-use super::{BODY_MEMORY_MAX, Core, Handle, OUT_MAX, RECIPIENTS_PER_HANDLE};
+use super::body::while_read;
+use super::memory::Kept;
+use super::{Core, Handle, OUT_MAX, RECIPIENTS_PER_HANDLE};
 use crate::base::envelope::SharedMail;
 use crate::base::limits::BODY_PART_MAX;
 use crate::base::{
@@ -17,7 +19,7 @@ use crate::io::clock;
 use crate::io::executor::spawn;
 use crate::io::store::Store;
 use crate::policy::route::{Destination, Site};
-use crate::queue::{MessageState, Queue, QueueError};
+use crate::queue::{MessageState, PREFIX_MAX, Queue, QueueError};
 
 /// Due messages read from the log at a time.
 const DUE_BATCH: usize = 128;
@@ -41,13 +43,13 @@ impl<S: Store> Core<S> {
             self.put_back(id, &all, clock::wall());
             return;
         }
-        let body = match body {
-            Some(body) if self.has_room_for(trace.len() + body.len()) => {
-                [trace, body].concat().into()
-            }
+        let room = body.and_then(|body| self.memory.keep(trace.len() + body.len()));
+        let body = match (&room, body) {
+            (Some(_), Some(body)) => [trace, body].concat().into(),
             _ => Box::default(),
         };
         let mail = Arc::new(Mail { envelope, body });
+        let _kept = room.map(|room| room.of(&mail));
         let at = Location { first: id.place, commit };
         self.give_out(Handle { id, recipients: all, attempts: 0, at, size, mail });
     }
@@ -58,10 +60,6 @@ impl<S: Store> Core<S> {
             return 0;
         }
         OUT_MAX.saturating_sub(self.out.get())
-    }
-
-    fn has_room_for(&self, bytes: usize) -> bool {
-        self.body_memory.get() + bytes <= BODY_MEMORY_MAX
     }
 
     /// Routes the recipients of `whole` and sends each lane its part.
@@ -93,7 +91,7 @@ impl<S: Store> Core<S> {
     /// Sends a handle where it goes; counts it as out.
     fn dispatch(self: &Rc<Self>, handle: Handle, destination: Destination<'_>) {
         self.out.set(self.out.get() + 1);
-        self.body_memory.set(self.body_memory.get() + handle.mail.body.len());
+        self.memory.hold(&handle.mail);
         let (disposition, reply) = match destination {
             Destination::Site(site) => return self.send(site, handle),
             Destination::Discard => (
@@ -161,7 +159,7 @@ impl<S: Store> Core<S> {
         // Settled meanwhile, by an operator say: nothing is left to do.
         let Some(state) = queue.message(id) else { return };
         match self.read(&queue, id, state.size).await {
-            Ok(mail) => {
+            Ok((mail, _kept)) => {
                 let (at, size) = (state.at, state.size);
                 for (attempts, recipients) in by_attempts(&recipients, &state) {
                     let mail = Arc::clone(&mail);
@@ -175,18 +173,25 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// A small message whole while there is room, the envelope of any other.
+    /// A small message whole while there is room to keep it, the envelope of any
+    /// other.
     async fn read(
         &self,
         queue: &Queue<S>,
         id: QueueId,
         size: u64,
-    ) -> Result<SharedMail, QueueError> {
-        if size <= BODY_PART_MAX as u64 && self.has_room_for(size as usize) {
-            return queue.load(id).await.map(Arc::new);
+    ) -> Result<(SharedMail, Option<Kept>), QueueError> {
+        // A longer one begins with a record that holds little of the body.
+        let whole = usize::try_from(size).ok().filter(|&size| size <= BODY_PART_MAX);
+        let room = whole.and_then(|size| self.memory.keep(size));
+        let _reading = self.memory.read(while_read(whole.unwrap_or(PREFIX_MAX))).await;
+        if let Some(room) = room {
+            let mail = Arc::new(queue.load(id).await?);
+            let kept = room.of(&mail);
+            return Ok((mail, Some(kept)));
         }
         let envelope = queue.envelope(id).await?;
-        Ok(Arc::new(Mail { envelope, body: Box::default() }))
+        Ok((Arc::new(Mail { envelope, body: Box::default() }), None))
     }
 
     /// A handle whose message cannot be read: deferred, so that an operator

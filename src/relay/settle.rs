@@ -10,7 +10,7 @@ use super::attempt::settle_all;
 use super::lane::Failure;
 use super::{Core, Handle, Parcel, Settled};
 use crate::base::envelope::SharedMail;
-use crate::base::{Disposition, Outcome, QueueId, ShardId};
+use crate::base::{Disposition, Mail, Outcome, QueueId, ShardId};
 use crate::io::clock;
 use crate::io::store::Store;
 use crate::policy::retry::{Next, after_deferral};
@@ -46,7 +46,7 @@ impl<S: Store> Core<S> {
     pub(super) fn conclude(self: &Rc<Self>, settled: Settled) {
         let Settled { handle, mut outcomes } = settled;
         self.out.set(self.out.get() - 1);
-        self.body_memory.set(self.body_memory.get() - handle.mail.body.len());
+        let kept = self.memory.returned(&handle.mail);
         if outcomes.is_empty() {
             self.put_back(handle.id, &handle.recipients, clock::wall());
         } else {
@@ -59,7 +59,7 @@ impl<S: Store> Core<S> {
             if outcomes.iter().any(needs_report) && !handle.mail.envelope.sender.is_empty() {
                 let (failed, rest): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(needs_report);
                 self.record(handle.id, &handle.mail, rest);
-                self.report(handle, failed);
+                self.report(handle, kept, failed);
             } else {
                 self.record(handle.id, &handle.mail, outcomes.into_vec());
             }
@@ -97,7 +97,10 @@ impl<S: Store> Core<S> {
             // An operator has dropped the message meanwhile.
             Err(QueueError::Unknown(_)) => return,
             Err(QueueError::Full { .. }) => {
-                let unrecorded = (id, Arc::clone(mail), outcomes);
+                // The body is of no more use.
+                let envelope = mail.envelope.clone();
+                let mail = Arc::new(Mail { envelope, body: Box::default() });
+                let unrecorded = (id, mail, outcomes);
                 self.unrecorded.borrow_mut().push(unrecorded);
                 return;
             }

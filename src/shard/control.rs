@@ -116,7 +116,7 @@ pub struct ShardSnapshot {
     pub queued_bytes: u64,
     /// Segments in use.
     pub segments: u64,
-    /// Bytes of body held in memory for first attempts.
+    /// Bytes of bodies in memory to be delivered.
     pub body_memory: u64,
     /// Why the shard refuses mail for good, if it does.
     pub poisoned: Option<String>,

@@ -71,6 +71,16 @@ impl Server {
         server
     }
 
+    /// The memory it has now and the most it has had so far, in bytes.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let bytes = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        };
+        (bytes("VmRSS:"), bytes("VmHWM:"))
+    }
+
     /// The log so far.
     pub fn log(&self) -> String {
         self.log.0.lock().unwrap().join("\n")

@@ -4,7 +4,8 @@
 use super::*;
 use crate::base::{Durability, Place};
 use crate::io::memory::Operation;
-use crate::queue::{PREFIX_MAX, QueueError, Reader};
+use crate::queue::state::BACKLOG_MAX;
+use crate::queue::{BODY_PART_MAX, PREFIX_MAX, QueueError, Reader};
 
 #[test]
 fn a_message_reads_back_as_it_was_appended() {
@@ -139,6 +140,33 @@ fn a_commit_waits_for_a_flush_that_began_after_its_write() {
         bench.run(commit).unwrap().unwrap();
     }
     assert_eq!(queue.counters().flushes - flushes, 2, "all that waited shared one flush");
+}
+
+#[test]
+fn what_waits_for_the_disk_is_bounded() {
+    const MESSAGES: usize = 100;
+    let store = MemoryStore::new();
+    let (bench, queue) = start_with(&store, QueueOptions { segment_size: 4 << 20, ..options() });
+    bench.turn(50);
+    store.hold_syncs(true);
+    let body = vec![b'x'; 200 * 1024];
+    let put = || async {
+        queue.room().await.unwrap();
+        queue.append(&envelope("a@example.com", 1), |_, _| {}, &[&body]).unwrap().1.await.unwrap();
+    };
+    let mut puts: Vec<_> = (0..MESSAGES).map(|_| Box::pin(put())).collect();
+    let mut cx = Context::from_waker(Waker::noop());
+    for put in &mut puts {
+        assert!(put.as_mut().poll(&mut cx).is_pending());
+        bench.turn(2);
+    }
+    let waiting = queue.counters().bytes_appended as usize;
+    assert!((BACKLOG_MAX..BACKLOG_MAX + BODY_PART_MAX).contains(&waiting), "{waiting}");
+    store.hold_syncs(false);
+    for put in puts {
+        bench.run(put).unwrap();
+    }
+    assert_eq!(queue.live(), MESSAGES);
 }
 
 #[test]

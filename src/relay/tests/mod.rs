@@ -2,6 +2,7 @@
 
 mod failures;
 mod flow;
+mod large;
 mod peer;
 mod shards;
 

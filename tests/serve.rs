@@ -60,25 +60,38 @@ impl Server {
         });
         let mut server =
             Server { child, lines, listening: String::new(), http: String::new(), queued: 0 };
-        let ready = server.wait_for("ready");
-        server.listening = ready["fields"]["listening"].as_str().unwrap().to_owned();
-        server.http = ready["fields"]["http"].as_str().unwrap().to_owned();
-        server.queued = ready["fields"]["queued"].as_u64().unwrap();
+        // Mail may be taken before the queue has been read, or the other way round.
+        let found = server.wait_for_all(&["ready", "queue read"]);
+        server.listening = found[0]["fields"]["listening"].as_str().unwrap().to_owned();
+        server.http = found[0]["fields"]["http"].as_str().unwrap().to_owned();
+        server.queued = found[1]["fields"]["queued"].as_u64().unwrap();
         server
     }
 
     /// The next log line whose message starts with `message`.
     #[track_caller]
     fn wait_for(&self, message: &str) -> Value {
+        self.wait_for_all(&[message]).remove(0)
+    }
+
+    /// The next log lines whose messages start with each of `messages`, in
+    /// whichever order they come.
+    #[track_caller]
+    fn wait_for_all(&self, messages: &[&str]) -> Vec<Value> {
+        let mut found = vec![None; messages.len()];
         let mut seen = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+        while found.contains(&None) {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("not all of {messages:?} in the log:\n{}", seen.join("\n"));
+            };
             let value: Value = serde_json::from_str(&line).expect("every line is JSON");
-            if value["fields"]["message"].as_str().unwrap().starts_with(message) {
-                return value;
+            let said = value["fields"]["message"].as_str().unwrap();
+            match messages.iter().position(|message| said.starts_with(message)) {
+                Some(at) if found[at].is_none() => found[at] = Some(value),
+                _ => seen.push(line),
             }
-            seen.push(line);
         }
-        panic!("no {message:?} in the log:\n{}", seen.join("\n"));
+        found.into_iter().flatten().collect()
     }
 
     fn signal(&self, name: &str) {

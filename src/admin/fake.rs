@@ -158,6 +158,7 @@ pub fn snapshot(shard: u16) -> ShardSnapshot {
         segments: 2,
         body_memory: 0,
         poisoned: None,
+        unreadable: None,
         full: false,
         accept_latency: Histogram::new(3).unwrap(),
         delivery_latency: Histogram::new(3).unwrap(),

@@ -32,6 +32,10 @@ impl Health {
                         status = worse(status, "failing");
                         reasons.push(poisoned(shard, cause));
                     }
+                    if let Some(why) = &shard.unreadable {
+                        status = worse(status, "failing");
+                        reasons.push(unreadable(shard, why));
+                    }
                     if shard.full {
                         status = worse(status, "full");
                         reasons.push(full(shard));
@@ -74,6 +78,14 @@ fn poisoned(shard: &ShardSnapshot, cause: &str) -> String {
     )
 }
 
+fn unreadable(shard: &ShardSnapshot, why: &str) -> String {
+    format!(
+        "shard {} takes and delivers new mail, but what was queued before the start cannot be read \
+         ({why}); it is kept: check the disk (dmesg, smartctl), then restart ringpost",
+        shard.shard
+    )
+}
+
 fn full(shard: &ShardSnapshot) -> String {
     format!(
         "shard {} answers 452: the disk of data_dir is nearly full; free space there (df -h), \
@@ -99,6 +111,11 @@ mod tests {
         full.full = true;
         let mut ill = fake::snapshot(2);
         ill.poisoned = Some("fdatasync: Input/output error".into());
+        let mut unread = fake::snapshot(4);
+        unread.unreadable = Some("log-00004: Input/output error".into());
+        let unread = Health::of(Phase::Ready, &[Ok(unread)]);
+        assert_eq!(unread.status, "failing");
+        assert!(unread.reasons[0].contains("cannot be read (log-00004"), "{:?}", unread.reasons);
         let answers = [well, Ok(full), Ok(ill), Err(Silence::Ended(ShardId(3)))];
         let health = Health::of(Phase::Draining, &answers);
         assert_eq!(health.status, "failing");

@@ -142,7 +142,7 @@ impl Server<'_> {
         outcome.and(down)
     }
 
-    /// Waits until the shards have read their logs; `None` when the server is
+    /// Waits until the shards have begun their logs; `None` when the server is
     /// to stop before that.
     async fn start_up(
         &self,
@@ -181,7 +181,6 @@ impl Server<'_> {
             target: "ringpost",
             listening = %join(addresses),
             http = %admin.map_or("off".to_owned(), |address| address.to_string()),
-            queued = found.messages,
             durability = %self.config.durability,
             "ready"
         );
@@ -323,7 +322,6 @@ async fn recovered(handles: &[ShardHandle]) -> Result<Recovered, Failure> {
         let id = handle.id;
         match handle.ready.recv().await {
             Ok(Ok(found)) => {
-                all.messages += found.messages;
                 all.notes.extend(found.notes.into_iter().map(|n| format!("shard {id}: {n}")));
             }
             Ok(Err(why)) => return Err(not_started(id, &why)),
@@ -424,7 +422,7 @@ mod tests {
 
         fn ready(mut self) -> Rig {
             let ready = self.ready.take().unwrap();
-            ready.try_send(Ok(Recovered { messages: 3, notes: vec!["x".into()] })).unwrap();
+            ready.try_send(Ok(Recovered { notes: vec!["x".into()] })).unwrap();
             self
         }
 

@@ -59,8 +59,13 @@ impl<S: Store> Queue<S> {
     pub fn allow_cleaning(&self, bytes: u64) {
         let mut state = self.0.state.borrow_mut();
         state.allow_cleaning(bytes);
+        let lacks_a_segment = state.lacks_a_segment();
         drop(state);
         self.0.clean.raise();
+        if lacks_a_segment {
+            // There may be room by now.
+            self.0.upkeep.raise();
+        }
     }
 
     /// Cleans until the queue is closed or has failed.

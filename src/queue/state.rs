@@ -179,6 +179,11 @@ pub(super) struct State<F: StoreFile> {
     pub(super) prepared: u32,
     /// Old numbers of the files that wait to be used again.
     pub(super) spares: Vec<u32>,
+    /// Spares that never held anything under their numbers, and what they were
+    /// before that: it is this that has to be known of them.
+    pub(super) spares_were: BTreeMap<u32, u32>,
+    /// The segments that the current one's roster lists.
+    listed: Vec<u32>,
     pub(super) index: Index,
     /// What the records of the current segment say, for its checkpoint.
     facts: Vec<Fact>,
@@ -224,6 +229,8 @@ impl<F: StoreFile> State<F> {
             files: BTreeMap::new(),
             prepared: tail.segment - 1,
             spares: Vec::new(),
+            spares_were: BTreeMap::new(),
+            listed: Vec::new(),
             index,
             facts: Vec::new(),
             came_from: previous,
@@ -287,6 +294,9 @@ impl<F: StoreFile> State<F> {
         need: usize,
         space: impl FnOnce() -> std::io::Result<Space>,
     ) -> Result<(), QueueError> {
+        if self.lacks_a_segment() {
+            return self.refuse_for_want_of_one(Purpose::Mail, space);
+        }
         let used = self.next().offset as usize + need + BATCH_PREFIX + BLOCK;
         if self.options.segment_size as usize >= used + self.options.outcome_room() {
             return Ok(());
@@ -314,11 +324,8 @@ impl<F: StoreFile> State<F> {
             return Ok(open.next());
         }
         self.seal();
-        if self.files.is_empty() {
-            // There was no room for a segment at the start: upkeep goes on trying.
-            self.can_grow(purpose, &space)?;
-            let needed = u64::from(self.options.segment_size);
-            return Err(QueueError::Full { needed, available: 0 });
+        if self.lacks_a_segment() {
+            self.refuse_for_want_of_one(purpose, &space)?;
         }
         let left = self.options.segment_size as usize - self.tail.offset as usize;
         if left < BATCH_PREFIX + need {
@@ -326,6 +333,18 @@ impl<F: StoreFile> State<F> {
             self.end_segment();
         }
         Ok(self.begin_batch(need))
+    }
+
+    /// Why nothing can be appended before there is a segment. Upkeep goes on
+    /// trying to make it.
+    fn refuse_for_want_of_one(
+        &self,
+        purpose: Purpose,
+        space: impl FnOnce() -> std::io::Result<Space>,
+    ) -> Result<(), QueueError> {
+        self.can_grow(purpose, space)?;
+        let needed = u64::from(self.options.segment_size);
+        Err(QueueError::Full { needed, available: 0 })
     }
 
     /// Goes on in the next segment.
@@ -364,7 +383,8 @@ impl<F: StoreFile> State<F> {
         self.next_batch += 1;
         self.index.segment(segment).settled_in = batch.number;
         if let Some(bytes) = roster {
-            let what = What::Roster(Box::new(self.index.segments.keys().copied().collect()));
+            self.listed = self.index.segments.keys().copied().collect();
+            let what = What::Roster(Box::new(self.listed.clone()));
             self.facts.push(Fact { at: batch.next().offset, what });
             batch.put(Kind::Roster, 0, [&bytes[..]]);
         }
@@ -396,6 +416,17 @@ impl<F: StoreFile> State<F> {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let most = i64::from(self.options.segment_size);
         self.clean_credit = self.clean_credit.saturating_add(bytes).min(most);
+    }
+
+    /// True after a start without room for a segment, until there is one.
+    pub(super) fn lacks_a_segment(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// True if the file of a spare may be removed: a start would miss one that
+    /// the last roster lists.
+    pub(super) fn may_remove(&self, spare: u32) -> bool {
+        self.durable.segment == self.tail.segment && self.listed.binary_search(&spare).is_err()
     }
 
     /// True while something waits to be written to a segment that has no file

@@ -6,6 +6,7 @@ mod fixture;
 mod model;
 mod random;
 mod running;
+mod starting;
 
 use std::cell::RefCell;
 use std::future::Future;

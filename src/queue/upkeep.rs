@@ -149,7 +149,10 @@ impl<S: Store> Queue<S> {
             size,
             created: clock::wall(),
             salt: self.0.state.borrow().salt(segment),
-            was: recycled.unwrap_or(0),
+            was: recycled.map_or(0, |spare| {
+                let state = self.0.state.borrow();
+                state.spares_were.get(&spare).copied().unwrap_or(spare)
+            }),
         };
         let mut buf = file.alloc(DATA_START as usize);
         header.encode(&mut buf);
@@ -208,7 +211,8 @@ impl<S: Store> Queue<S> {
                 if state.spares.len() <= state.options.spares_max {
                     return Ok(());
                 }
-                state.spares.pop()
+                let removable = state.spares.iter().position(|&spare| state.may_remove(spare));
+                removable.map(|at| state.spares.swap_remove(at))
             };
             let Some(segment) = excess else { return Ok(()) };
             let name = spare_name(segment);

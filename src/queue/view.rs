@@ -80,6 +80,18 @@ impl<S: Store> Queue<S> {
         )
     }
 
+    /// True if outcomes can be recorded. Not so after a start without room for a
+    /// segment.
+    pub fn can_record(&self) -> bool {
+        let state = self.0.state.borrow();
+        state.writable().is_ok() && !state.files.is_empty()
+    }
+
+    /// True until what was queued before the start is known.
+    pub fn is_loading(&self) -> bool {
+        self.0.state.borrow().loading
+    }
+
     /// A message; `None` if it is not queued here.
     pub fn message(&self, id: QueueId) -> Option<MessageState> {
         let state = self.0.state.borrow();

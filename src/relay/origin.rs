@@ -133,7 +133,7 @@ impl<S: Store> Core<S> {
         for (log, queue) in &self.logs {
             loop {
                 let room = self.room().min(DUE_BATCH);
-                if room == 0 || self.is_halted(*log) {
+                if room == 0 || self.is_halted(*log) || !queue.can_record() {
                     break;
                 }
                 let due = queue.take_due(clock::wall(), room);

@@ -120,6 +120,8 @@ pub struct ShardSnapshot {
     pub body_memory: u64,
     /// Why the shard refuses mail for good, if it does.
     pub poisoned: Option<String>,
+    /// Why what was queued before the start could not be read, if so.
+    pub unreadable: Option<String>,
     /// True while new mail is answered 452 because the disk is nearly full.
     pub full: bool,
     /// Time from the end of DATA to the 250, in microseconds.

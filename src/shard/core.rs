@@ -20,7 +20,7 @@ use crate::relay::{Parcel, Parts, Relay};
 use super::answer;
 use super::control::{Request, ShardSnapshot};
 use super::hooks::{Back, Front};
-use super::logs::{Logs, log_dir, open_logs};
+use super::logs::{Begun, Logs, begin_logs, log_dir, read_queue};
 use super::maillog::MailLog;
 use super::mesh::ShardMesh;
 use super::{Config, Recovered, ShardPlan};
@@ -30,6 +30,10 @@ const SHIP_EVERY: Duration = Duration::from_millis(100);
 /// How long an outcome waits for mail to be committed with. With the flush it
 /// is durable well within the 10 ms that docs/durability.md promises.
 const OUTCOMES_WAIT: Duration = Duration::from_millis(5);
+/// How often cleaning is allowed to write more, and how much, beside what new
+/// mail allows it: 32 MiB a second.
+const CLEAN_EVERY: Duration = Duration::from_millis(100);
+const CLEAN_BYTES: u64 = 32 * (1 << 20) / 10;
 /// How long the relay may take, once cut, to hand back what was under way.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 
@@ -51,12 +55,14 @@ struct Core {
     delivery_latency: Rc<RefCell<Histogram<u64>>>,
     counters: SharedCounters,
     commits: RefCell<Vec<Task<()>>>,
+    /// Why what was queued before the start could not be read.
+    unreadable: RefCell<Option<String>>,
 }
 
 /// Runs a shard from start to end.
 pub(super) async fn run(mut plan: ShardPlan, channels: Channels) {
-    let (logs, recovered) = match open_logs(&plan).await {
-        Ok(opened) => opened,
+    let Begun { logs, unread, recovered } = match begin_logs(&plan).await {
+        Ok(begun) => begun,
         Err(why) => {
             // A dropped receiver means that the start was given up already.
             let _ = channels.ready.try_send(Err(why));
@@ -70,6 +76,15 @@ pub(super) async fn run(mut plan: ShardPlan, channels: Channels) {
     let ship = spawn(ship_log(Rc::clone(&core.maillog)));
     core.receiver.start(listeners);
     let _ = channels.ready.try_send(Ok(recovered));
+    for unread in unread {
+        let core = Rc::clone(&core);
+        let read = async move {
+            if let Err(why) = read_queue(unread).await {
+                core.unreadable.borrow_mut().get_or_insert(why);
+            }
+        };
+        spawn(read).detach();
+    }
     let done = serve(&core, channels.requests).await;
     parcels.cancel().await;
     ship.cancel().await;
@@ -86,6 +101,7 @@ fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> 
     let commits = logs.values().map(|queue| spawn(queue.clone().run_commits())).collect();
     for queue in logs.values() {
         spawn(nudge(queue.clone())).detach();
+        spawn(allow_cleaning(queue.clone())).detach();
     }
     let commits = RefCell::new(commits);
     let data_dir = plan.config.data_dir.clone();
@@ -117,6 +133,7 @@ fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> 
         delivery_latency,
         counters,
         commits,
+        unreadable: RefCell::default(),
     }
 }
 
@@ -137,6 +154,14 @@ async fn nudge(queue: Queue<UringStore>) {
         queue.recorded().await;
         sleep(OUTCOMES_WAIT).await;
         queue.nudge();
+    }
+}
+
+/// Lets a log be cleaned, within a budget.
+async fn allow_cleaning(queue: Queue<UringStore>) {
+    loop {
+        sleep(CLEAN_EVERY).await;
+        queue.allow_cleaning(CLEAN_BYTES);
     }
 }
 
@@ -231,6 +256,7 @@ impl Core {
             segments,
             body_memory: self.relay.body_memory(),
             poisoned: self.logs.values().find_map(|queue| queue.poisoned()),
+            unreadable: self.unreadable.borrow().clone(),
             full: self.logs[&self.plan.id].is_full(),
             accept_latency: self.receiver.accept_latency(),
             delivery_latency: self.delivery_latency.borrow().clone(),

@@ -2,6 +2,9 @@
 //! no longer has (it was started with fewer cores than before). Log `k` of a
 //! server with `n` shards is opened by shard `k mod n`; new mail goes to a
 //! shard's own log only.
+//!
+//! A shard begins its logs before it takes mail, and reads what is queued in them
+//! while it does ([`read_queue`]).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::base::ShardId;
 use crate::io::clock;
 use crate::io::uring::UringStore;
-use crate::queue::{Queue, QueueOptions, RecoveryReport};
+use crate::queue::{Loading, Queue, QueueError, QueueOptions, RecoveryReport};
 
 use super::{Recovered, ShardPlan};
 
@@ -24,8 +27,22 @@ pub fn log_dir(data_dir: &Path, log: ShardId) -> PathBuf {
     data_dir.join(format!("log-{:05}", log.0))
 }
 
-/// Opens and recovers the logs of a shard, its own included.
-pub(super) async fn open_logs(plan: &ShardPlan) -> Result<(Logs<UringStore>, Recovered), String> {
+/// A log whose queue is still to be read.
+pub(super) struct Unread {
+    dir: PathBuf,
+    adopted: bool,
+    loading: Loading<UringStore>,
+}
+
+/// The logs of a shard as they are when it begins to take mail.
+pub(super) struct Begun {
+    pub(super) logs: Logs<UringStore>,
+    pub(super) unread: Vec<Unread>,
+    pub(super) recovered: Recovered,
+}
+
+/// Begins the logs of a shard, its own included.
+pub(super) async fn begin_logs(plan: &ShardPlan) -> Result<Begun, String> {
     let data_dir = &plan.config.data_dir;
     let own = log_dir(data_dir, plan.id);
     fs::DirBuilder::new()
@@ -36,8 +53,8 @@ pub(super) async fn open_logs(plan: &ShardPlan) -> Result<(Logs<UringStore>, Rec
         .map_err(|error| format!("cannot create {}: {error}", own.display()))?;
     let numbers = numbers(data_dir, plan.id, plan.shards)
         .map_err(|error| format!("cannot list {}: {error}", data_dir.display()))?;
-    let mut logs = Logs::new();
-    let mut recovered = Recovered::default();
+    let mut begun =
+        Begun { logs: Logs::new(), unread: Vec::new(), recovered: Recovered::default() };
     for log in numbers {
         let dir = log_dir(data_dir, log);
         let options = QueueOptions {
@@ -47,14 +64,61 @@ pub(super) async fn open_logs(plan: &ShardPlan) -> Result<(Logs<UringStore>, Rec
             outcomes_wait: true,
             ..QueueOptions::default()
         };
-        let (queue, report) = Queue::open(UringStore::new(dir.clone()), options, clock::wall())
+        let (queue, loading) = Queue::begin(UringStore::new(dir.clone()), options)
             .await
             .map_err(|error| format!("cannot open the log in {}: {error}", dir.display()))?;
-        recovered.messages += report.messages;
-        notes(&dir, log != plan.id, &report, &mut recovered.notes);
-        logs.insert(log, queue);
+        if let Some(cut) = loading.cut() {
+            begun.recovered.notes.push(format!(
+                "{}: the end of the log was torn by a crash and has been cut off in segment {:08x} \
+                 at {}; nothing there had been acknowledged",
+                dir.display(),
+                cut.segment,
+                cut.offset
+            ));
+        }
+        begun.logs.insert(log, queue);
+        begun.unread.push(Unread { dir, adopted: log != plan.id, loading });
     }
-    Ok((logs, recovered))
+    Ok(begun)
+}
+
+/// Reads what is queued in a log, and tells the operator of what was found.
+///
+/// # Errors
+/// Why it cannot be read, in words. Nothing that was queued before is delivered
+/// then; it is all there.
+pub(super) async fn read_queue(unread: Unread) -> Result<(), String> {
+    let Unread { dir, adopted, loading } = unread;
+    let began = clock::monotonic();
+    let dir = dir.display();
+    match loading.finish(clock::wall()).await {
+        Ok(report) => {
+            for note in notes(&dir.to_string(), adopted, &report) {
+                tracing::warn!(target: "ringpost", "found in the queue: {note}");
+            }
+            tracing::info!(
+                target: "ringpost",
+                log = %dir,
+                queued = report.messages,
+                segments = report.segments,
+                checkpoints = report.checkpoints,
+                ms = began.elapsed().as_millis() as u64,
+                "queue read"
+            );
+            Ok(())
+        }
+        // The server was stopped meanwhile.
+        Err(QueueError::Poisoned(_)) => Ok(()),
+        Err(error) => {
+            let why = format!("{dir}: {error}");
+            tracing::error!(
+                target: "ringpost",
+                "the queue cannot be read, what was queued before the start is not delivered: {why}; \
+                 repair it and restart ringpost"
+            );
+            Err(why)
+        }
+    }
 }
 
 /// Numbers of the logs under `data_dir` that shard `me` of `shards` opens.
@@ -73,19 +137,12 @@ fn numbers(data_dir: &Path, me: ShardId, shards: u16) -> io::Result<Vec<ShardId>
 }
 
 /// What an operator should know of a recovery.
-fn notes(dir: &Path, adopted: bool, report: &RecoveryReport, notes: &mut Vec<String>) {
-    let dir = dir.display();
+fn notes(dir: &str, adopted: bool, report: &RecoveryReport) -> Vec<String> {
+    let mut notes = Vec::new();
     if adopted && report.messages > 0 {
         notes.push(format!(
             "{dir}: adopted, with {} messages, from a core this server no longer uses",
             report.messages
-        ));
-    }
-    if let Some(cut) = report.cut {
-        notes.push(format!(
-            "{dir}: the end of the log was torn by a crash and has been cut off in segment {} at \
-             {}; nothing there had been acknowledged",
-            cut.segment, cut.offset
         ));
     }
     for damage in &report.damage {
@@ -93,9 +150,22 @@ fn notes(dir: &Path, adopted: bool, report: &RecoveryReport, notes: &mut Vec<Str
             "{dir}: {damage}; the segment is kept as it is, inspect it with ringpost-segments"
         ));
     }
+    for segment in &report.missing {
+        notes.push(format!(
+            "{dir}: {segment:08x}.seg is missing: it was in use when the server ran last, and the \
+             mail in it is lost unless the file is brought back (stop ringpost, put it there, start)"
+        ));
+    }
+    for (segment, why) in &report.bad_checkpoints {
+        notes.push(format!(
+            "{dir}: the checkpoint {segment:08x}.idx is {why}; its segment was read instead, and the \
+             checkpoint written anew"
+        ));
+    }
     for (name, why) in &report.foreign {
         notes.push(format!("{dir}: the file {name} was left alone: {why}"));
     }
+    notes
 }
 
 #[cfg(test)]

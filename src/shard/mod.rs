@@ -39,13 +39,10 @@ pub struct ShardPlan {
     pub log: LogSink,
 }
 
-/// What a shard found in its logs when it started.
+/// What a shard found when it began its logs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Messages that are still to be delivered.
-    pub messages: u64,
-    /// What an operator should know: tails cut, records quarantined, files
-    /// that do not belong here.
+    /// What an operator should know: tails that were cut.
     pub notes: Vec<String>,
 }
 
@@ -55,7 +52,7 @@ pub struct ShardHandle {
     pub id: ShardId,
     /// Where it takes requests; closed once it has ended.
     pub requests: Sender<Request<Config>>,
-    /// Says once whether the shard has recovered its logs and is listening, or
+    /// Says once whether the shard has begun its logs and is listening, or
     /// why it could not.
     pub ready: Receiver<Result<Recovered, String>>,
     thread: Box<dyn FnOnce() -> io::Result<()> + Send>,

@@ -36,7 +36,8 @@ impl<S: Store> Loading<S> {
             ..RecoveryReport::default()
         };
         let (scans, previous) = (end.scans, end.previous);
-        Loading { queue, found, scans, previous, report, were: BTreeSet::new(), drafts: Vec::new() }
+        let were = scans.values().map(|(opened, _)| opened.header.was).collect();
+        Loading { queue, found, scans, previous, report, were, drafts: Vec::new() }
     }
 
     /// Where a torn tail was cut, if there was one.
@@ -75,7 +76,6 @@ impl<S: Store> Loading<S> {
 
     async fn segment(&mut self, replay: &mut Replay, number: u32) -> Result<(), QueueError> {
         if let Some((opened, scan)) = self.scans.remove(&number) {
-            self.were.insert(opened.header.was);
             self.scanned(replay, number, &opened, scan, self.found.checkpoints.contains(&number));
             return Ok(());
         }

@@ -127,6 +127,13 @@ impl<S: Store> Queue<S> {
         state.loading = true;
         state.left_unread = found.segments.len() as u64;
         state.spares = found.spares.iter().copied().collect();
+        // Those at the end of the log that were prepared and not used.
+        state.spares_were = end
+            .scans
+            .iter()
+            .filter(|(number, _)| found.spares.contains(number))
+            .map(|(number, (opened, _))| (*number, opened.header.was))
+            .collect();
         let queue = Queue(Rc::new(Inner {
             reader: Reader::new(store.clone()),
             store,

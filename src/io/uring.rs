@@ -1,24 +1,34 @@
 //! [`Store`] on io_uring, one directory, with direct I/O: writes bypass the
-//! page cache, so a flush has only the device's own cache left to empty.
+//! page cache, so a flush has only the device's own cache left to empty. Files
+//! opened to be written through have `O_DSYNC`, with which the kernel empties it
+//! in the same call as the write.
+//!
+//! A filesystem that refuses direct I/O gets writes into the page cache, each
+//! made durable by fdatasync: slower, with the same promise.
 //!
 //! Opening, listing and renaming happen at start-up, when a segment is added
 //! and when one is freed, never for each message; they run as ring operations
 //! or on the executor's helper thread, so that they never block the shard.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use glommio::GlommioError;
-use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
+use glommio::io::{BufferedFile, DmaBuffer, DmaFile, OpenOptions};
 
 use super::executor::blocking;
 use super::store::{BLOCK, OpenMode, Space, Store, StoreFile};
+
+/// Bytes of zeroes written at once where the filesystem cannot allocate.
+const ZEROES_STEP: usize = 1 << 20;
 
 /// The system's own error where there is one: callers look at its number, and
 /// say themselves which file it is about.
@@ -29,32 +39,67 @@ fn plain<T>(error: GlommioError<T>) -> io::Error {
     }
 }
 
+/// How the files of a directory are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Past the page cache, with `O_DIRECT`.
+    Direct,
+    /// Through the page cache.
+    Buffered,
+}
+
 /// A directory on a real filesystem.
 #[derive(Clone)]
 pub struct UringStore {
     dir: Rc<PathBuf>,
+    /// Known once the first file is to be opened.
+    access: Rc<Cell<Option<Access>>>,
 }
 
 impl UringStore {
-    /// The directory `dir`, which must exist.
+    /// The directory `dir`, which must exist. Direct I/O is used where the
+    /// filesystem has it; where it has not, a warning is logged.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        UringStore { dir: Rc::new(dir.into()) }
+        UringStore { dir: Rc::new(dir.into()), access: Rc::default() }
     }
 
-    /// Lets glommio find out, on a file with something in it, whether the device
-    /// can be polled for completions.
+    /// The directory `dir`, through the page cache whatever the filesystem can.
+    pub fn buffered(dir: impl Into<PathBuf>) -> Self {
+        let store = Self::new(dir);
+        store.access.set(Some(Access::Buffered));
+        store
+    }
+
+    /// How the files are read and written.
+    ///
+    /// # Errors
+    /// When no file can be created in the directory, or read again.
+    pub async fn access(&self) -> io::Result<Access> {
+        if let Some(access) = self.access.get() {
+            return Ok(access);
+        }
+        let access = self.probe().await?;
+        self.access.set(Some(access));
+        Ok(access)
+    }
+
+    /// Finds out whether the filesystem takes direct I/O, and lets glommio find
+    /// out, on a file with something in it, whether the device can be polled for
+    /// completions.
     ///
     /// glommio asks once for each device and executor, by reading from the first
     /// file that is opened there. An empty file answers that read without the
     /// device, which passes for a yes, and every later read fails with ENOTSUP.
-    async fn probe_device(&self) -> io::Result<()> {
+    async fn probe(&self) -> io::Result<Access> {
         thread_local! {
-            static PROBED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+            static PROBED: RefCell<Vec<(u64, Access)>> = const { RefCell::new(Vec::new()) };
         }
         let dir = PathBuf::clone(&self.dir);
         let device = fs::metadata(&dir)?.dev();
-        if PROBED.with_borrow(|probed| probed.contains(&device)) {
-            return Ok(());
+        let known = PROBED.with_borrow(|probed| probed.iter().find(|one| one.0 == device).copied());
+        if let Some((_, access)) = known {
+            self.warn_if_buffered(access);
+            return Ok(access);
         }
         let path = dir.join(format!(".probe-{:?}", thread::current().id()));
         let made = path.clone();
@@ -64,11 +109,33 @@ impl UringStore {
             file.sync_all()
         })
         .await?;
-        let opened = OpenOptions::new().read(true).dma_open(&path).await;
+        let opened = OpenOptions::new().read(true).dma_open(&path).await.map_err(plain);
         fs::remove_file(&path)?;
-        opened.map_err(plain)?.close().await.map_err(plain)?;
-        PROBED.with_borrow_mut(|probed| probed.push(device));
-        Ok(())
+        let access = match opened {
+            Ok(file) => {
+                file.close().await.map_err(plain)?;
+                Access::Direct
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Access::Buffered,
+            Err(error) => return Err(error),
+        };
+        PROBED.with_borrow_mut(|probed| probed.push((device, access)));
+        self.warn_if_buffered(access);
+        Ok(access)
+    }
+
+    /// Warns of a filesystem without direct I/O, once for each directory.
+    fn warn_if_buffered(&self, access: Access) {
+        static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+        let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+        if access == Access::Buffered && warned.insert(PathBuf::clone(&self.dir)) {
+            tracing::warn!(
+                target: "ringpost",
+                "the filesystem of {} refuses direct I/O (O_DIRECT): mail is written through the \
+                 page cache and flushed with fdatasync, as durable but slower",
+                self.dir.display()
+            );
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -81,20 +148,21 @@ impl Store for UringStore {
     type File = UringFile;
 
     async fn open(&self, name: &str, mode: OpenMode) -> io::Result<UringFile> {
-        self.probe_device().await?;
+        let access = self.access().await?;
+        let through = mode == OpenMode::WriteThrough && access == Access::Direct;
         let mut options = OpenOptions::new();
         options.read(true).mode(0o600);
-        match mode {
-            OpenMode::Read => {}
-            OpenMode::Write => {
-                options.write(true);
-            }
-            OpenMode::CreateNew => {
-                options.write(true).create_new(true);
-            }
+        options.write(mode != OpenMode::Read).create_new(mode == OpenMode::CreateNew);
+        if through {
+            options.custom_flags(libc::O_DSYNC);
         }
-        let file = options.dma_open(self.path(name)).await.map_err(plain)?;
-        Ok(UringFile { file })
+        let path = self.path(name);
+        let file = match access {
+            Access::Direct => Handle::Direct(options.dma_open(path).await.map_err(plain)?),
+            Access::Buffered => Handle::Buffered(options.buffered_open(path).await.map_err(plain)?),
+        };
+        // What was done to the file before is not known to be durable.
+        Ok(UringFile { file, through, changes: Cell::new(1), synced: Cell::new(0) })
     }
 
     async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -138,25 +206,76 @@ fn list_files(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// An open file with direct I/O.
-pub struct UringFile {
-    file: DmaFile,
+enum Handle {
+    Direct(DmaFile),
+    Buffered(BufferedFile),
 }
 
-/// A buffer aligned for direct I/O.
-pub struct UringBuf(DmaBuffer);
+/// Calls a method that both kinds of file have.
+macro_rules! on_file {
+    ($handle:expr, $file:ident => $call:expr) => {
+        match $handle {
+            Handle::Direct($file) => $call,
+            Handle::Buffered($file) => $call,
+        }
+    };
+}
+
+/// An open file.
+pub struct UringFile {
+    file: Handle,
+    /// Writes are durable when they complete (`O_DSYNC`).
+    through: bool,
+    /// Counts what was done that such a write does not make durable.
+    changes: Cell<u64>,
+    /// As many of them are durable.
+    synced: Cell<u64>,
+}
+
+/// A buffer, aligned if direct I/O wants it so.
+pub enum UringBuf {
+    /// For direct I/O.
+    Aligned(DmaBuffer),
+    /// For the page cache.
+    Plain(Vec<u8>),
+}
 
 impl Deref for UringBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.0.as_bytes()
+        match self {
+            UringBuf::Aligned(buf) => buf.as_bytes(),
+            UringBuf::Plain(buf) => buf,
+        }
     }
 }
 
 impl DerefMut for UringBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.0.as_bytes_mut()
+        match self {
+            UringBuf::Aligned(buf) => buf.as_bytes_mut(),
+            UringBuf::Plain(buf) => buf,
+        }
+    }
+}
+
+impl UringFile {
+    fn changed(&self) {
+        self.changes.set(self.changes.get() + 1);
+    }
+
+    /// Allocates by writing zeroes, for filesystems without fallocate.
+    async fn append_zeroes(&self, len: u64) -> io::Result<()> {
+        let mut at = self.len().await?.next_multiple_of(BLOCK as u64);
+        while at < len {
+            let step = ((len - at) as usize).next_multiple_of(BLOCK).min(ZEROES_STEP);
+            let mut buf = self.alloc(step);
+            buf.fill(0);
+            self.write_at(buf, step, at).await?;
+            at += step as u64;
+        }
+        Ok(())
     }
 }
 
@@ -165,14 +284,30 @@ impl StoreFile for UringFile {
 
     fn alloc(&self, len: usize) -> UringBuf {
         assert_eq!(len % BLOCK, 0, "buffers are whole blocks");
-        UringBuf(self.file.alloc_dma_buffer(len))
+        match &self.file {
+            Handle::Direct(file) => UringBuf::Aligned(file.alloc_dma_buffer(len)),
+            Handle::Buffered(_) => UringBuf::Plain(vec![0; len]),
+        }
     }
 
-    async fn write_at(&self, mut buf: UringBuf, len: usize, pos: u64) -> io::Result<()> {
+    async fn write_at(&self, buf: UringBuf, len: usize, pos: u64) -> io::Result<()> {
         assert!(len.is_multiple_of(BLOCK) && pos.is_multiple_of(BLOCK as u64), "whole blocks");
         assert!(len <= buf.len());
-        buf.0.trim_to_size(len);
-        let written = self.file.write_at(buf.0, pos).await.map_err(plain)?;
+        let written = match (&self.file, buf) {
+            (Handle::Direct(file), UringBuf::Aligned(mut buf)) => {
+                buf.trim_to_size(len);
+                file.write_at(buf, pos).await
+            }
+            (Handle::Buffered(file), UringBuf::Plain(mut buf)) => {
+                buf.truncate(len);
+                file.write_at(buf, pos).await
+            }
+            _ => unreachable!("a buffer is written to a file of the store it was made for"),
+        };
+        if !self.through {
+            self.changed();
+        }
+        let written = written.map_err(plain)?;
         if written == len {
             Ok(())
         } else {
@@ -184,7 +319,7 @@ impl StoreFile for UringFile {
     }
 
     async fn read_at(&self, pos: u64, len: usize) -> io::Result<Vec<u8>> {
-        let read = self.file.read_at(pos, len).await.map_err(plain)?;
+        let read = on_file!(&self.file, file => file.read_at(pos, len).await).map_err(plain)?;
         if read.len() < len {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -195,24 +330,41 @@ impl StoreFile for UringFile {
     }
 
     async fn sync(&self) -> io::Result<()> {
-        self.file.fdatasync().await.map_err(plain)
+        // Changes are counted when they are complete: what completes while the
+        // flush is under way is not covered by it.
+        let changes = self.changes.get();
+        if self.through && self.synced.get() == changes {
+            return Ok(());
+        }
+        on_file!(&self.file, file => file.fdatasync().await).map_err(plain)?;
+        self.synced.set(self.synced.get().max(changes));
+        Ok(())
     }
 
     async fn allocate(&self, len: u64) -> io::Result<()> {
-        self.file.pre_allocate(len, false).await.map_err(plain)
+        let allocated = on_file!(&self.file, file => file.pre_allocate(len, false).await);
+        self.changed();
+        match allocated.map_err(plain) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                self.append_zeroes(len).await
+            }
+            other => other,
+        }
     }
 
     async fn truncate(&self, len: u64) -> io::Result<()> {
-        self.file.truncate(len).await.map_err(plain)
+        let cut = on_file!(&self.file, file => file.truncate(len).await);
+        self.changed();
+        cut.map_err(plain)
     }
 
     async fn len(&self) -> io::Result<u64> {
-        self.file.file_size().await.map_err(plain)
+        on_file!(&self.file, file => file.file_size().await).map_err(plain)
     }
 
     async fn close(self) {
         // An error on close says nothing that sync has not said before.
-        let _ = self.file.close().await;
+        let _ = on_file!(self.file, file => file.close().await);
     }
 }
 

@@ -124,7 +124,7 @@ impl<S: Store> Queue<S> {
             urgent: Cell::new(false),
             recorded: Signal::default(),
             upkeep: Signal::default(),
-            prepared: Signal::default(),
+            prepare: Signal::default(),
         }));
         queue.prepare(tail.segment).await?;
         Ok((queue, report))

@@ -89,6 +89,8 @@ pub struct QueueCounters {
     pub bytes_appended: u64,
     /// Bytes written to segments.
     pub bytes_written: u64,
+    /// Zeroes written into new segment files ahead of their use.
+    pub bytes_zeroed: u64,
     /// Segment files created.
     pub segments_created: u64,
     /// Segment files used again.
@@ -333,6 +335,14 @@ impl<F: StoreFile> State<F> {
             .chain(waiting)
             .find(|(start, end, _)| (*start..*end).contains(&place))
             .map(|(_, _, ticket)| Commit::of(ticket))
+    }
+
+    /// Bytes in batches that are not yet durable.
+    pub(super) fn unflushed(&self) -> usize {
+        let waiting = self.sealed.iter().map(|batch| batch.end().offset - batch.place.offset);
+        let open = self.open.iter().map(|batch| batch.next().offset - batch.place.offset);
+        let flying = self.in_flight.iter().map(|batch| batch.end.offset - batch.start.offset);
+        waiting.chain(open).chain(flying).map(|len| len as usize).sum()
     }
 
     /// The batch that has waited longest.

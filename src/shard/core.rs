@@ -216,6 +216,7 @@ impl Core {
             counters.flush_failures += done.failures;
             counters.bytes_appended += done.bytes_appended;
             counters.bytes_written += done.bytes_written;
+            counters.bytes_zeroed += done.bytes_zeroed;
             counters.segments_created += done.segments_created;
             counters.segments_recycled += done.segments_recycled;
             counters.segments_freed += done.segments_freed;

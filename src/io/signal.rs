@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 /// A flag that one task waits for. Raising it twice before the task has run
 /// wakes it once.
@@ -24,15 +24,13 @@ impl Signal {
 
     /// Waits until the flag is raised, and lowers it.
     pub async fn wait(&self) {
-        poll_fn(|context| self.poll_wait(context)).await;
-    }
-
-    /// As [`Signal::wait`], for a task that waits for something else, too.
-    pub fn poll_wait(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.raised.take() {
-            return Poll::Ready(());
-        }
-        *self.waker.borrow_mut() = Some(context.waker().clone());
-        Poll::Pending
+        poll_fn(|context| {
+            if self.raised.take() {
+                return Poll::Ready(());
+            }
+            *self.waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 }

@@ -27,6 +27,11 @@ use glommio::io::{BufferedFile, DmaBuffer, DmaFile, OpenOptions};
 use super::executor::blocking;
 use super::store::{BLOCK, OpenMode, Space, Store, StoreFile};
 
+/// Longest write that goes through. The kernel ends such a write in a thread
+/// bound to the CPU that the disk interrupts, which has to wait for its turn when
+/// that CPU is busy; long batches mean busy CPUs (docs/decisions/0007-flushes.md).
+const THROUGH_MAX: usize = 64 * 1024;
+
 /// Bytes of zeroes written at once where the filesystem cannot allocate.
 const ZEROES_STEP: usize = 1 << 20;
 
@@ -149,17 +154,20 @@ impl Store for UringStore {
 
     async fn open(&self, name: &str, mode: OpenMode) -> io::Result<UringFile> {
         let access = self.access().await?;
-        let through = mode == OpenMode::WriteThrough && access == Access::Direct;
+        let path = self.path(name);
         let mut options = OpenOptions::new();
         options.read(true).mode(0o600);
         options.write(mode != OpenMode::Read).create_new(mode == OpenMode::CreateNew);
-        if through {
-            options.custom_flags(libc::O_DSYNC);
-        }
-        let path = self.path(name);
         let file = match access {
-            Access::Direct => Handle::Direct(options.dma_open(path).await.map_err(plain)?),
-            Access::Buffered => Handle::Buffered(options.buffered_open(path).await.map_err(plain)?),
+            Access::Direct => Handle::Direct(options.dma_open(&path).await.map_err(plain)?),
+            Access::Buffered => {
+                Handle::Buffered(options.buffered_open(&path).await.map_err(plain)?)
+            }
+        };
+        let through = if mode == OpenMode::WriteThrough && access == Access::Direct {
+            Some(options.custom_flags(libc::O_DSYNC).dma_open(&path).await.map_err(plain)?)
+        } else {
+            None
         };
         // What was done to the file before is not known to be durable.
         Ok(UringFile { file, through, changes: Cell::new(1), synced: Cell::new(0) })
@@ -224,9 +232,10 @@ macro_rules! on_file {
 /// An open file.
 pub struct UringFile {
     file: Handle,
-    /// Writes are durable when they complete (`O_DSYNC`).
-    through: bool,
-    /// Counts what was done that such a write does not make durable.
+    /// The same file once more, with `O_DSYNC`: a write to it is durable when it
+    /// completes.
+    through: Option<DmaFile>,
+    /// Counts what was done otherwise.
     changes: Cell<u64>,
     /// As many of them are durable.
     synced: Cell<u64>,
@@ -293,10 +302,11 @@ impl StoreFile for UringFile {
     async fn write_at(&self, buf: UringBuf, len: usize, pos: u64) -> io::Result<()> {
         assert!(len.is_multiple_of(BLOCK) && pos.is_multiple_of(BLOCK as u64), "whole blocks");
         assert!(len <= buf.len());
+        let through = self.through.as_ref().filter(|_| len <= THROUGH_MAX);
         let written = match (&self.file, buf) {
             (Handle::Direct(file), UringBuf::Aligned(mut buf)) => {
                 buf.trim_to_size(len);
-                file.write_at(buf, pos).await
+                through.unwrap_or(file).write_at(buf, pos).await
             }
             (Handle::Buffered(file), UringBuf::Plain(mut buf)) => {
                 buf.truncate(len);
@@ -304,7 +314,7 @@ impl StoreFile for UringFile {
             }
             _ => unreachable!("a buffer is written to a file of the store it was made for"),
         };
-        if !self.through {
+        if through.is_none() {
             self.changed();
         }
         let written = written.map_err(plain)?;
@@ -333,7 +343,7 @@ impl StoreFile for UringFile {
         // Changes are counted when they are complete: what completes while the
         // flush is under way is not covered by it.
         let changes = self.changes.get();
-        if self.through && self.synced.get() == changes {
+        if self.through.is_some() && self.synced.get() == changes {
             return Ok(());
         }
         on_file!(&self.file, file => file.fdatasync().await).map_err(plain)?;
@@ -364,6 +374,9 @@ impl StoreFile for UringFile {
 
     async fn close(self) {
         // An error on close says nothing that sync has not said before.
+        if let Some(through) = self.through {
+            let _ = through.close().await;
+        }
         let _ = on_file!(self.file, file => file.close().await);
     }
 }

@@ -86,6 +86,8 @@ struct Inner<S: Store> {
     upkeep: Signal,
     /// A segment may have to be prepared.
     prepare: Signal,
+    /// A segment has been prepared.
+    prepared: Signal,
 }
 
 impl<S: Store> Inner<S> {

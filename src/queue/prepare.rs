@@ -82,7 +82,7 @@ impl<S: Store> Queue<S> {
                 state.counters.segments_recycled += u64::from(spare.is_some());
                 state.counters.segments_created += u64::from(spare.is_none());
                 drop(state);
-                self.0.work.raise();
+                self.0.prepared.raise();
                 Ok(true)
             }
             Err(error) => {

@@ -125,6 +125,7 @@ impl<S: Store> Queue<S> {
             recorded: Signal::default(),
             upkeep: Signal::default(),
             prepare: Signal::default(),
+            prepared: Signal::default(),
         }));
         queue.prepare(tail.segment).await?;
         Ok((queue, report))

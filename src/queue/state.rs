@@ -337,14 +337,6 @@ impl<F: StoreFile> State<F> {
             .map(|(_, _, ticket)| Commit::of(ticket))
     }
 
-    /// Bytes in batches that are not yet durable.
-    pub(super) fn unflushed(&self) -> usize {
-        let waiting = self.sealed.iter().map(|batch| batch.end().offset - batch.place.offset);
-        let open = self.open.iter().map(|batch| batch.next().offset - batch.place.offset);
-        let flying = self.in_flight.iter().map(|batch| batch.end.offset - batch.start.offset);
-        waiting.chain(open).chain(flying).map(|len| len as usize).sum()
-    }
-
     /// The batch that has waited longest.
     pub(super) fn oldest(&self) -> Option<Commit> {
         let flying = self.in_flight.first().map(|batch| &batch.ticket);

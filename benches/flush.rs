@@ -231,7 +231,7 @@ fn main() {
     // Pinned, as shards are: an executor that wanders between CPUs finds out late
     // about completions that arrive on another.
     let run = run_pinned("bench", Some(0), move || async move {
-        let store = UringStore::new(path);
+        let store = UringStore::new(path).through_up_to(usize::MAX);
         println!("{}: {:?}\n", store.describe(), store.access().await.expect("a probe"));
         flushes(&store, &plan).await;
         filling(&store, &plan).await;

@@ -59,13 +59,22 @@ pub struct UringStore {
     dir: Rc<PathBuf>,
     /// Known once the first file is to be opened.
     access: Rc<Cell<Option<Access>>>,
+    through_max: usize,
 }
 
 impl UringStore {
     /// The directory `dir`, which must exist. Direct I/O is used where the
     /// filesystem has it; where it has not, a warning is logged.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        UringStore { dir: Rc::new(dir.into()), access: Rc::default() }
+        let (dir, access) = (Rc::new(dir.into()), Rc::default());
+        UringStore { dir, access, through_max: THROUGH_MAX }
+    }
+
+    /// The same directory, with files opened to be written through doing so for
+    /// writes of up to `bytes`; longer ones leave the work to the sync.
+    #[must_use]
+    pub fn through_up_to(self, bytes: usize) -> Self {
+        UringStore { through_max: bytes, ..self }
     }
 
     /// The directory `dir`, through the page cache whatever the filesystem can.
@@ -103,7 +112,6 @@ impl UringStore {
         let device = fs::metadata(&dir)?.dev();
         let known = PROBED.with_borrow(|probed| probed.iter().find(|one| one.0 == device).copied());
         if let Some((_, access)) = known {
-            self.warn_if_buffered(access);
             return Ok(access);
         }
         let path = dir.join(format!(".probe-{:?}", thread::current().id()));
@@ -121,31 +129,33 @@ impl UringStore {
                 file.close().await.map_err(plain)?;
                 Access::Direct
             }
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Access::Buffered,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                warn_of_buffering(&dir, device);
+                Access::Buffered
+            }
             Err(error) => return Err(error),
         };
         PROBED.with_borrow_mut(|probed| probed.push((device, access)));
-        self.warn_if_buffered(access);
         Ok(access)
-    }
-
-    /// Warns of a filesystem without direct I/O, once for each directory.
-    fn warn_if_buffered(&self, access: Access) {
-        static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-        let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
-        if access == Access::Buffered && warned.insert(PathBuf::clone(&self.dir)) {
-            tracing::warn!(
-                target: "ringpost",
-                "the filesystem of {} refuses direct I/O (O_DIRECT): mail is written through the \
-                 page cache and flushed with fdatasync, as durable but slower",
-                self.dir.display()
-            );
-        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         debug_assert!(!name.contains('/'), "a store is one flat directory");
         self.dir.join(name)
+    }
+}
+
+/// Warns of a filesystem without direct I/O, once for all the logs on it.
+fn warn_of_buffering(dir: &Path, device: u64) {
+    static WARNED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+    let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+    if warned.insert(device) {
+        tracing::warn!(
+            target: "ringpost",
+            "the filesystem of {} refuses direct I/O (O_DIRECT): mail is written through the page \
+             cache and flushed with fdatasync, as durable but slower",
+            dir.display()
+        );
     }
 }
 
@@ -170,7 +180,8 @@ impl Store for UringStore {
             None
         };
         // What was done to the file before is not known to be durable.
-        Ok(UringFile { file, through, changes: Cell::new(1), synced: Cell::new(0) })
+        let (changes, synced) = (Cell::new(1), Cell::new(0));
+        Ok(UringFile { file, through, through_max: self.through_max, changes, synced })
     }
 
     async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -235,6 +246,7 @@ pub struct UringFile {
     /// The same file once more, with `O_DSYNC`: a write to it is durable when it
     /// completes.
     through: Option<DmaFile>,
+    through_max: usize,
     /// Counts what was done otherwise.
     changes: Cell<u64>,
     /// As many of them are durable.
@@ -302,7 +314,7 @@ impl StoreFile for UringFile {
     async fn write_at(&self, buf: UringBuf, len: usize, pos: u64) -> io::Result<()> {
         assert!(len.is_multiple_of(BLOCK) && pos.is_multiple_of(BLOCK as u64), "whole blocks");
         assert!(len <= buf.len());
-        let through = self.through.as_ref().filter(|_| len <= THROUGH_MAX);
+        let through = self.through.as_ref().filter(|_| len <= self.through_max);
         let written = match (&self.file, buf) {
             (Handle::Direct(file), UringBuf::Aligned(mut buf)) => {
                 buf.trim_to_size(len);
@@ -383,38 +395,159 @@ impl StoreFile for UringFile {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::process::Command;
+    use std::sync::Arc;
+
     use super::*;
     use crate::io::executor::run_pinned;
 
-    #[test]
-    fn writes_blocks_reads_anything_and_names_endure() {
+    /// Runs `test` on an executor, with a directory for it.
+    fn on_disk<Fut: Future<Output = ()> + 'static>(
+        test: impl FnOnce(PathBuf) -> Fut + Send + 'static,
+    ) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_path_buf();
-        run_pinned("store", None, move || async move {
+        run_pinned("store", None, move || test(path)).unwrap().join().unwrap();
+    }
+
+    async fn blocks_and_names(store: UringStore) {
+        let file = store.open("a", OpenMode::CreateNew).await.unwrap();
+        assert!(store.open("a", OpenMode::CreateNew).await.is_err());
+        file.allocate(16 * BLOCK as u64).await.unwrap();
+        let mut buf = file.alloc(2 * BLOCK);
+        buf.fill(7);
+        file.write_at(buf, BLOCK, BLOCK as u64).await.unwrap();
+        file.sync().await.unwrap();
+        let read = file.read_at(BLOCK as u64 - 2, 4).await.unwrap();
+        assert_eq!(read, [0, 0, 7, 7]);
+        assert_eq!(file.read_at(2 * BLOCK as u64, 1).await.unwrap(), [0]);
+        assert_eq!(file.len().await.unwrap(), 16 * BLOCK as u64);
+        file.close().await;
+        let file = store.open("a", OpenMode::WriteThrough).await.unwrap();
+        let mut buf = file.alloc(BLOCK);
+        buf.fill(9);
+        file.write_at(buf, BLOCK, 0).await.unwrap();
+        file.sync().await.unwrap();
+        assert_eq!(file.read_at(BLOCK as u64 - 2, 4).await.unwrap(), [9, 9, 7, 7]);
+        file.truncate(BLOCK as u64).await.unwrap();
+        assert_eq!(file.len().await.unwrap(), BLOCK as u64);
+        file.close().await;
+        store.rename("a", "b").await.unwrap();
+        store.sync_dir().await.unwrap();
+        assert_eq!(store.list().await.unwrap(), ["b"]);
+        store.remove("b").await.unwrap();
+        let missing = store.open("b", OpenMode::Read).await.err().unwrap();
+        assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn writes_blocks_reads_anything_and_names_endure() {
+        on_disk(async |path| {
             let store = UringStore::new(path);
-            let file = store.open("a", OpenMode::CreateNew).await.unwrap();
-            assert!(store.open("a", OpenMode::CreateNew).await.is_err());
-            file.allocate(16 * BLOCK as u64).await.unwrap();
-            let mut buf = file.alloc(2 * BLOCK);
-            buf.fill(7);
-            file.write_at(buf, BLOCK, BLOCK as u64).await.unwrap();
-            file.sync().await.unwrap();
-            let read = file.read_at(BLOCK as u64 - 2, 4).await.unwrap();
-            assert_eq!(read, [0, 0, 7, 7]);
-            assert_eq!(file.read_at(2 * BLOCK as u64, 1).await.unwrap(), [0]);
-            assert_eq!(file.len().await.unwrap(), 16 * BLOCK as u64);
-            file.close().await;
-            store.rename("a", "b").await.unwrap();
-            store.sync_dir().await.unwrap();
-            assert_eq!(store.list().await.unwrap(), ["b"]);
             assert!(store.space().unwrap().available > 0);
-            store.remove("b").await.unwrap();
-            let missing = store.open("b", OpenMode::Read).await.err().unwrap();
-            assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
-        })
-        .unwrap()
-        .join()
-        .unwrap();
+            blocks_and_names(store).await;
+        });
+    }
+
+    #[test]
+    fn the_page_cache_does_the_same() {
+        on_disk(async |path| {
+            let store = UringStore::buffered(path);
+            blocks_and_names(store.clone()).await;
+            assert_eq!(store.access().await.unwrap(), Access::Buffered);
+        });
+    }
+
+    #[test]
+    fn short_writes_go_through_and_all_else_is_flushed() {
+        on_disk(async |path| {
+            let store = UringStore::new(path);
+            if store.access().await.unwrap() == Access::Buffered {
+                eprintln!("skipped: no direct I/O where the tests have their files");
+                return;
+            }
+            let file = store.open("a", OpenMode::CreateNew).await.unwrap();
+            assert!(file.through.is_none());
+            file.allocate(1 << 20).await.unwrap();
+            file.close().await;
+            let file = store.open("a", OpenMode::WriteThrough).await.unwrap();
+            let flags = |fd| {
+                // SAFETY: the call takes no pointers, and the descriptor is open.
+                unsafe { libc::fcntl(fd, libc::F_GETFL) }
+            };
+            let through = flags(file.through.as_ref().unwrap().as_raw_fd());
+            assert_eq!(through & libc::O_DSYNC, libc::O_DSYNC);
+            let Handle::Direct(direct) = &file.file else { panic!("direct I/O") };
+            assert_eq!(flags(direct.as_raw_fd()) & libc::O_DSYNC, 0);
+            let flushed = || file.synced.get() == file.changes.get();
+            assert!(!flushed(), "what was done before it was opened may not be durable");
+            file.sync().await.unwrap();
+            assert!(flushed());
+            file.write_at(file.alloc(BLOCK), BLOCK, 0).await.unwrap();
+            assert!(flushed());
+            let long = THROUGH_MAX + BLOCK;
+            file.write_at(file.alloc(long), long, 0).await.unwrap();
+            assert!(!flushed());
+            file.sync().await.unwrap();
+            file.truncate(BLOCK as u64).await.unwrap();
+            assert!(!flushed());
+            file.sync().await.unwrap();
+            file.allocate(1 << 20).await.unwrap();
+            assert!(!flushed());
+            file.close().await;
+        });
+    }
+
+    /// A mount that ends with the test.
+    struct Mounted(PathBuf);
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let ended = Command::new("umount").arg(&self.0).status();
+            assert!(ended.is_ok_and(|status| status.success()), "{} stays", self.0.display());
+        }
+    }
+
+    /// Needs to be root, for a filesystem that refuses direct I/O.
+    #[test]
+    fn a_filesystem_without_direct_io_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = Command::new("mount").args(["-t", "ramfs", "none"]).arg(dir.path()).output();
+        if !mount.as_ref().is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: cannot mount a ramfs, which takes root: {mount:?}");
+            return;
+        }
+        let mounted = Mounted(dir.path().to_path_buf());
+        let path = dir.path().to_path_buf();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&said);
+        let run = run_pinned("store", None, move || async move {
+            let log = tracing_subscriber::fmt().with_writer(move || Said(Arc::clone(&log)));
+            let _guard = tracing::subscriber::set_default(log.finish());
+            for _ in 0..2 {
+                let store = UringStore::new(path.clone());
+                assert_eq!(store.access().await.unwrap(), Access::Buffered);
+                blocks_and_names(store).await;
+            }
+        });
+        run.unwrap().join().unwrap();
+        let said = String::from_utf8(said.lock().unwrap().clone()).unwrap();
+        assert_eq!(said.matches("refuses direct I/O").count(), 1, "{said}");
+        assert!(said.contains(&dir.path().display().to_string()), "{said}");
+        drop(mounted);
+    }
+
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

@@ -25,6 +25,9 @@ use crate::io::store::{OpenMode, Store, StoreFile};
 
 /// Segments prepared beyond the current one.
 const PREPARED_AHEAD: u32 = 1;
+/// Records appended between two calls of [`Queue::trim`] past which the log is
+/// busy.
+const TRIM_APPENDS_MAX: u64 = 50;
 /// Most zeroes written at once: a commit never waits for more than these.
 const FILL_STEP_MAX: u32 = 256 * 1024;
 
@@ -44,6 +47,17 @@ impl<S: Store> Queue<S> {
             }
             self.0.prepare.wait().await;
         }
+    }
+
+    /// Has one file removed, if more wait to be used again than are kept and
+    /// little was appended since the last call: removing a file can hold up the
+    /// filesystem. The owner calls this every few seconds.
+    pub fn trim(&self) {
+        let mut state = self.0.state.borrow_mut();
+        let appends = state.counters.appends;
+        let since = appends - std::mem::replace(&mut state.appends_at_trim, appends);
+        state.may_trim = since <= TRIM_APPENDS_MAX;
+        self.0.upkeep.raise();
     }
 
     async fn prepare_ahead(&self) -> Result<(), QueueError> {

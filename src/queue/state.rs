@@ -37,7 +37,7 @@ pub struct QueueOptions {
     /// Bytes of the filesystem that new mail leaves free, so that outcomes can
     /// still be written.
     pub reserve: u64,
-    /// Files kept for use as segments; more than these are removed.
+    /// Files kept for use as segments; [`Queue::trim`](super::Queue) removes more.
     pub spares_max: usize,
     /// Outcomes wait for company: for mail, or for [`Queue::nudge`](super::Queue),
     /// which the owner then calls a few milliseconds after
@@ -156,6 +156,10 @@ pub(super) struct State<F: StoreFile> {
     pub(super) prepared: u32,
     /// Old numbers of the files that wait to be used again.
     pub(super) spares: Vec<u32>,
+    /// One of them may be removed if they are too many.
+    pub(super) may_trim: bool,
+    /// Records appended when that was last asked.
+    pub(super) appends_at_trim: u64,
     pub(super) index: Index,
     pub(super) counters: QueueCounters,
     pub(super) poisoned: Option<Rc<str>>,
@@ -185,6 +189,8 @@ impl<F: StoreFile> State<F> {
             files: BTreeMap::new(),
             prepared: tail.segment - 1,
             spares: Vec::new(),
+            may_trim: false,
+            appends_at_trim: 0,
             index,
             counters: QueueCounters::default(),
             poisoned: None,
@@ -353,6 +359,12 @@ impl<F: StoreFile> State<F> {
         }
         let waiting = self.sealed.drain(..).chain(self.open.take()).map(|batch| batch.ticket);
         self.in_flight.drain(..).map(|batch| batch.ticket).chain(waiting).collect()
+    }
+
+    /// A file that is to be removed.
+    pub(super) fn take_excess(&mut self) -> Option<u32> {
+        let excess = self.spares.len() > self.options.spares_max;
+        if std::mem::take(&mut self.may_trim) && excess { self.spares.pop() } else { None }
     }
 
     /// Figures about files.

@@ -3,6 +3,7 @@
 mod crash;
 mod fixture;
 mod model;
+mod prepare;
 mod random;
 mod running;
 

@@ -85,21 +85,13 @@ impl<S: Store> Queue<S> {
         }
     }
 
-    /// Removes the files that are more than is kept.
+    /// Removes one file if more wait than are kept and [`Queue::trim`] has said
+    /// that it may be done.
     async fn trim_spares(&self) -> Result<(), QueueError> {
-        loop {
-            let excess = {
-                let mut state = self.0.state.borrow_mut();
-                if state.spares.len() <= state.options.spares_max {
-                    return Ok(());
-                }
-                state.spares.pop()
-            };
-            let Some(segment) = excess else { return Ok(()) };
-            let name = spare_name(segment);
-            let removed = self.0.store.remove(&name).await;
-            removed.map_err(QueueError::io(format!("removing {name} failed")))?;
-        }
+        let Some(segment) = self.0.state.borrow_mut().take_excess() else { return Ok(()) };
+        let name = spare_name(segment);
+        let removed = self.0.store.remove(&name).await;
+        removed.map_err(QueueError::io(format!("removing {name} failed")))
     }
 
     /// Closes the files into which nothing more is written.

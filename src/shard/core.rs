@@ -30,6 +30,8 @@ const SHIP_EVERY: Duration = Duration::from_millis(100);
 /// How long an outcome waits for mail to be committed with. With the flush it
 /// is durable well within the 10 ms that docs/durability.md promises.
 const OUTCOMES_WAIT: Duration = Duration::from_millis(5);
+/// How often a file may be removed that no log needs any more.
+const TRIM_EVERY: Duration = Duration::from_secs(5);
 /// How long the relay may take, once cut, to hand back what was under way.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 
@@ -86,6 +88,7 @@ fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> 
     let commits = logs.values().map(|queue| spawn(queue.clone().run_commits())).collect();
     for queue in logs.values() {
         spawn(nudge(queue.clone())).detach();
+        spawn(trim(queue.clone())).detach();
     }
     let commits = RefCell::new(commits);
     let data_dir = plan.config.data_dir.clone();
@@ -137,6 +140,14 @@ async fn nudge(queue: Queue<UringStore>) {
         queue.recorded().await;
         sleep(OUTCOMES_WAIT).await;
         queue.nudge();
+    }
+}
+
+/// Gives space back when more files wait than are kept.
+async fn trim(queue: Queue<UringStore>) {
+    loop {
+        sleep(TRIM_EVERY).await;
+        queue.trim();
     }
 }
 

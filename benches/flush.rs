@@ -4,9 +4,10 @@
 //! then what filling a segment with zeroes costs, and what it does to a commit
 //! beside it. The ways alternate in one run.
 //!
-//! `cargo bench --bench flush -- [DIR]` works in DIR (default: under `target`).
-//! `--measurement-time S` is how long each way is measured in all, `--sample-size
-//! N` in how many turns; other options of criterion are taken and mean nothing.
+//! It works in the directory that `RINGPOST_BENCH_DIR` names, by default one under
+//! `target`. Of criterion's options `--measurement-time` is how many seconds each
+//! way is measured in all and `--sample-size` in how many turns, at least 0.2 s
+//! each; the others mean nothing here. Run as a test it has one short turn.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -56,28 +57,20 @@ impl Seen {
 }
 
 fn plan() -> Plan {
-    let mut plan = Plan {
-        dir: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
-        turns: 10,
-        span: Duration::from_secs(1),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let option = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1)?.parse::<f64>().ok()
     };
-    let mut total = 3.0;
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--bench" => {}
-            "--measurement-time" => {
-                total = arguments.next().and_then(|s| s.parse().ok()).expect("seconds");
-            }
-            "--sample-size" => {
-                plan.turns = arguments.next().and_then(|s| s.parse().ok()).expect("a count");
-            }
-            option if option.starts_with("--") => drop(arguments.next()),
-            dir => plan.dir = dir.into(),
-        }
+    let dir = std::env::var_os("RINGPOST_BENCH_DIR");
+    let dir = dir.map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return Plan { dir, turns: 1, span: Duration::from_millis(2) };
     }
-    plan.span = Duration::from_secs_f64(total / plan.turns as f64);
-    plan
+    let total = option("--measurement-time").unwrap_or(3.0);
+    // Each turn takes a new file, which takes longer than little measuring.
+    let turns = option("--sample-size").unwrap_or(10.0).min(total / 0.2).max(1.0).ceil();
+    Plan { dir, turns: turns as usize, span: Duration::from_secs_f64(total / turns) }
 }
 
 /// A file of a segment's size: allocated, and if `written` also overwritten.

@@ -1,7 +1,7 @@
 //! [`Store`] on io_uring, one directory, with direct I/O: writes bypass the
-//! page cache, so a flush has only the device's own cache left to empty. Files
-//! opened to be written through have `O_DSYNC`, with which the kernel empties it
-//! in the same call as the write.
+//! page cache, so a flush has only the device's own cache left to empty. Short
+//! writes to files opened to be written through go by `O_DSYNC`, with which the
+//! kernel empties it in the same call.
 //!
 //! A filesystem that refuses direct I/O gets writes into the page cache, each
 //! made durable by fdatasync: slower, with the same promise.
@@ -13,7 +13,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ use super::executor::blocking;
 use super::store::{BLOCK, OpenMode, Space, Store, StoreFile};
 
 /// Longest write that goes through. The kernel ends such a write in a thread
-/// bound to the CPU that the disk interrupts, which has to wait for its turn when
-/// that CPU is busy; long batches mean busy CPUs (docs/decisions/0007-flushes.md).
+/// bound to one CPU, which has to wait for its turn when that CPU is busy, and
+/// long batches mean busy CPUs (docs/decisions/0007-flushes.md).
 const THROUGH_MAX: usize = 64 * 1024;
 
 /// Bytes of zeroes written at once where the filesystem cannot allocate.
@@ -114,16 +114,13 @@ impl UringStore {
         if let Some((_, access)) = known {
             return Ok(access);
         }
-        let path = dir.join(format!(".probe-{:?}", thread::current().id()));
-        let made = path.clone();
-        blocking(move || {
-            let mut file = fs::File::create(&made)?;
-            file.write_all(&[1; BLOCK])?;
-            file.sync_all()
-        })
-        .await?;
+        let probe = dir.join(format!(".probe-{:?}", thread::current().id()));
+        let (made, within) = (probe.clone(), dir.clone());
+        let path = blocking(move || probe_file(made, &within)).await?;
         let opened = OpenOptions::new().read(true).dma_open(&path).await.map_err(plain);
-        fs::remove_file(&path)?;
+        if path == probe {
+            fs::remove_file(&path)?;
+        }
         let access = match opened {
             Ok(file) => {
                 file.close().await.map_err(plain)?;
@@ -142,6 +139,23 @@ impl UringStore {
     fn path(&self, name: &str) -> PathBuf {
         debug_assert!(!name.contains('/'), "a store is one flat directory");
         self.dir.join(name)
+    }
+}
+
+/// A file in `dir` with something in it: `probe`, newly made, or one that is there
+/// when there is no room for that.
+fn probe_file(probe: PathBuf, dir: &Path) -> io::Result<PathBuf> {
+    let mut file = fs::File::create(&probe)?;
+    match file.write_all(&[1; BLOCK]).and_then(|()| file.sync_all()) {
+        Ok(()) => Ok(probe),
+        Err(error) => {
+            fs::remove_file(&probe)?;
+            let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            let names = if full { list_files(dir)? } else { Vec::new() };
+            let mut paths = names.into_iter().map(|name| dir.join(name));
+            let long = |path: &PathBuf| fs::metadata(path).is_ok_and(|m| m.len() >= BLOCK as u64);
+            paths.find(long).ok_or(error)
+        }
     }
 }
 
@@ -293,7 +307,11 @@ impl UringFile {
             let step = ((len - at) as usize).next_multiple_of(BLOCK).min(ZEROES_STEP);
             let mut buf = self.alloc(step);
             buf.fill(0);
-            self.write_at(buf, step, at).await?;
+            self.write_at(buf, step, at).await.map_err(|error| match error.kind() {
+                // Part of it was written, and there was no room for the rest.
+                ErrorKind::WriteZero => ErrorKind::StorageFull.into(),
+                _ => error,
+            })?;
             at += step as u64;
         }
         Ok(())
@@ -334,7 +352,7 @@ impl StoreFile for UringFile {
             Ok(())
         } else {
             Err(io::Error::new(
-                io::ErrorKind::WriteZero,
+                ErrorKind::WriteZero,
                 format!("short write: {written} of {len} bytes"),
             ))
         }
@@ -344,7 +362,7 @@ impl StoreFile for UringFile {
         let read = on_file!(&self.file, file => file.read_at(pos, len).await).map_err(plain)?;
         if read.len() < len {
             return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
+                ErrorKind::UnexpectedEof,
                 format!("read {} of {len} bytes at {pos}", read.len()),
             ));
         }
@@ -509,16 +527,41 @@ mod tests {
         }
     }
 
-    /// Needs to be root, for a filesystem that refuses direct I/O.
+    /// A new filesystem on `dir`; `None`, and a word about it, without the right
+    /// to mount one.
+    fn mount(kind: &str, options: &str, dir: &Path) -> Option<Mounted> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", kind, "-o", options, "none"]).arg(dir);
+        let mounted = mount.output();
+        if mounted.as_ref().is_ok_and(|output| output.status.success()) {
+            return Some(Mounted(dir.to_path_buf()));
+        }
+        eprintln!("skipped: cannot mount {kind}, which takes root: {mounted:?}");
+        None
+    }
+
+    #[test]
+    fn a_full_filesystem_can_still_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(mounted) = mount("tmpfs", "size=8k", dir.path()) else { return };
+        let full = fs::write(dir.path().join("a"), vec![7; 4 * BLOCK]).unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
+        let path = dir.path().to_path_buf();
+        let run = run_pinned("store", None, move || async move {
+            let store = UringStore::new(path);
+            let file = store.open("a", OpenMode::Read).await.unwrap();
+            assert_eq!(file.read_at(5, 3).await.unwrap(), [7; 3]);
+            assert_eq!(store.list().await.unwrap(), ["a"]);
+            file.close().await;
+        });
+        run.unwrap().join().unwrap();
+        drop(mounted);
+    }
+
     #[test]
     fn a_filesystem_without_direct_io_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount").args(["-t", "ramfs", "none"]).arg(dir.path()).output();
-        if !mount.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("skipped: cannot mount a ramfs, which takes root: {mount:?}");
-            return;
-        }
-        let mounted = Mounted(dir.path().to_path_buf());
+        let Some(mounted) = mount("ramfs", "mode=700", dir.path()) else { return };
         let path = dir.path().to_path_buf();
         let said = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&said);

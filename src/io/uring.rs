@@ -27,9 +27,8 @@ use glommio::io::{BufferedFile, DmaBuffer, DmaFile, OpenOptions};
 use super::executor::blocking;
 use super::store::{BLOCK, OpenMode, Space, Store, StoreFile};
 
-/// Longest write that goes through. The kernel ends such a write in a thread
-/// bound to one CPU, which has to wait for its turn when that CPU is busy, and
-/// long batches mean busy CPUs (docs/decisions/0007-flushes.md).
+/// Longest write that goes through. Longer ones were faster flushed when the
+/// CPUs are busy, which is when batches are long (docs/decisions/0007-flushes.md).
 const THROUGH_MAX: usize = 64 * 1024;
 
 /// Bytes of zeroes written at once where the filesystem cannot allocate.

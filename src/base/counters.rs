@@ -49,6 +49,7 @@ counters! {
     flush_failures: "Writes or flushes of the log that failed; the first poisons the shard",
     bytes_appended: "Bytes of records appended, padding not counted",
     bytes_written: "Bytes written to segments, padding counted",
+    bytes_zeroed: "Zeroes written into new segment files ahead of their use",
     segments_created: "Segment files created",
     segments_recycled: "Segment files used again",
     segments_freed: "Segments whose messages were all settled",

@@ -6,8 +6,10 @@
 //! * writes are whole multiples of [`BLOCK`] at offsets that are multiples of
 //!   it; reads may be of any length at any offset;
 //! * a write is durable once a [`StoreFile::sync`] *begun after the write
-//!   completed* has returned `Ok`; a created, renamed or removed name once
-//!   [`Store::sync_dir`] has;
+//!   completed* has returned `Ok`, be it on the same open file or on one opened
+//!   after the write; a created, renamed or removed name once
+//!   [`Store::sync_dir`] has. This holds for every [`OpenMode`]: what a mode
+//!   changes is when the work is done;
 //! * after a write or sync has failed nothing is known of what reached the
 //!   disk: the caller must not retry on the same file (it poisons its log).
 
@@ -25,6 +27,9 @@ pub enum OpenMode {
     Read,
     /// An existing file, for reading and writing.
     Write,
+    /// As `Write`, for a file whose every write is followed by a sync: a write
+    /// may do the work of the sync, which then has little or nothing to do.
+    WriteThrough,
     /// A new file, for reading and writing; fails when the name exists.
     CreateNew,
 }

@@ -64,7 +64,7 @@ impl<S: Store> Queue<S> {
         self.0.clean.raise();
         if lacks_a_segment {
             // There may be room by now.
-            self.0.upkeep.raise();
+            self.0.prepare.raise();
         }
     }
 

@@ -28,8 +28,9 @@ impl<S: Store> Queue<S> {
     /// is closed and all that waited is durable, or the log has failed. Whoever
     /// opens a queue spawns this once.
     pub async fn run_commits(self) {
-        let disk = future::zip(self.commit_loop(), self.upkeep_loop());
-        future::zip(disk, self.clean_loop()).await;
+        let commits = future::zip(self.commit_loop(), self.prepare_loop());
+        let segments = future::zip(self.upkeep_loop(), self.clean_loop());
+        future::zip(commits, segments).await;
     }
 
     /// Takes no more, lets what waits become durable, then ends
@@ -38,6 +39,7 @@ impl<S: Store> Queue<S> {
         self.0.state.borrow_mut().closing = true;
         self.0.clean.raise();
         self.0.upkeep.raise();
+        self.0.prepare.raise();
         self.0.work.raise();
     }
 
@@ -64,16 +66,19 @@ impl<S: Store> Queue<S> {
         self.0.work.raise();
         self.0.upkeep.raise();
         self.0.clean.raise();
+        self.0.prepare.raise();
         self.0.prepared.raise();
     }
 
     async fn commit_loop(&self) {
         while let Some(writes) = self.next_writes().await {
-            if let Err(error) = self.flush(writes).await {
-                self.poison(&error.to_string());
-                return;
+            match self.flush(writes).await {
+                Ok(flushes) => self.flushed(flushes),
+                Err(error) => {
+                    self.poison(&error.to_string());
+                    return;
+                }
             }
-            self.flushed();
         }
     }
 
@@ -90,7 +95,7 @@ impl<S: Store> Queue<S> {
                 }
                 if !state.sealed.is_empty() {
                     if state.prepared <= state.tail.segment {
-                        self.0.upkeep.raise();
+                        self.0.prepare.raise();
                     }
                     return Some(take_writes(&mut state));
                 }
@@ -102,10 +107,12 @@ impl<S: Store> Queue<S> {
         }
     }
 
+    /// Writes batches and makes them durable, as far as the queue's durability
+    /// says. Returns how many flushes that took.
     async fn flush(
         &self,
         writes: Vec<Write<<S::File as StoreFile>::Buf>>,
-    ) -> Result<(), QueueError> {
+    ) -> Result<u64, QueueError> {
         let mut files: Vec<(u32, Rc<S::File>)> = Vec::with_capacity(1);
         let mut pending = Vec::with_capacity(writes.len());
         for write in writes {
@@ -118,13 +125,15 @@ impl<S: Store> Queue<S> {
             pending.push(Box::pin(async move { file.write_at(write.buf, write.len, at).await }));
         }
         join_all(pending).await.map_err(QueueError::io("writing to the log failed"))?;
-        if self.0.options.durability == Durability::Sync {
-            for (segment, file) in files {
-                let what = format!("flushing segment {segment:08x} failed");
-                file.sync().await.map_err(QueueError::io(what))?;
-            }
+        if self.0.options.durability != Durability::Sync {
+            return Ok(1);
         }
-        Ok(())
+        let flushes = files.len() as u64;
+        for (segment, file) in files {
+            let what = format!("flushing segment {segment:08x} failed");
+            file.sync().await.map_err(QueueError::io(what))?;
+        }
+        Ok(flushes)
     }
 
     /// The file of a segment; waits while it is being prepared.
@@ -144,17 +153,21 @@ impl<S: Store> Queue<S> {
     }
 
     /// What was in flight is durable.
-    fn flushed(&self) {
+    fn flushed(&self, flushes: u64) {
         let mut state = self.0.state.borrow_mut();
         let done = std::mem::take(&mut state.in_flight);
         if let Some(last) = done.last() {
             state.flushed = last.number;
             state.durable = last.end;
         }
-        state.counters.flushes += 1;
+        state.counters.flushes += flushes;
+        let unprepared = state.prepared <= state.tail.segment;
         drop(state);
         done.iter().for_each(|batch| batch.ticket.complete());
         self.0.upkeep.raise();
+        if unprepared {
+            self.0.prepare.raise();
+        }
     }
 }
 

@@ -9,8 +9,8 @@
 //! The files by job: `format` and `record` are the bytes, `walk` reads a
 //! segment's records in order; `batch` is what one write carries; `append` and
 //! `stream` put records into batches, `commit` writes and flushes them,
-//! `upkeep` prepares, frees and recycles segments, `survivors` makes that
-//! possible while old messages wait; `index` is what is queued; `recover`
+//! `prepare` makes segments ready ahead of their use, `upkeep` frees them,
+//! `survivors` makes that possible while old messages wait; `index` is what is queued; `recover`
 //! rebuilds it; `reader` reads messages back; `view` answers questions.
 //!
 //! Invariants:
@@ -32,6 +32,7 @@ pub mod fact;
 pub mod format;
 mod index;
 mod orders;
+mod prepare;
 pub mod reader;
 pub mod record;
 mod recover;
@@ -86,10 +87,12 @@ struct Inner<S: Store> {
     urgent: Cell<bool>,
     /// Outcomes wait for company.
     recorded: Signal,
-    /// Something may be prepared, freed or recycled.
+    /// Something may be freed or closed.
     upkeep: Signal,
     /// Something may be cleaned, or cleaning may write more.
     clean: Signal,
+    /// A segment may have to be prepared.
+    prepare: Signal,
     /// A segment has been prepared.
     prepared: Signal,
 }

@@ -40,7 +40,7 @@ pub struct QueueOptions {
     /// Bytes of the filesystem that new mail leaves free, so that outcomes can
     /// still be written.
     pub reserve: u64,
-    /// Files kept for use as segments; more than these are removed.
+    /// Files kept for use as segments; [`Queue::trim`](super::Queue) removes more.
     pub spares_max: usize,
     /// Outcomes wait for company: for mail, or for [`Queue::nudge`](super::Queue),
     /// which the owner then calls a few milliseconds after
@@ -92,6 +92,8 @@ pub struct QueueCounters {
     pub bytes_appended: u64,
     /// Bytes written to segments.
     pub bytes_written: u64,
+    /// Zeroes written into new segment files ahead of their use.
+    pub bytes_zeroed: u64,
     /// Segment files created.
     pub segments_created: u64,
     /// Segment files used again.
@@ -184,6 +186,10 @@ pub(super) struct State<F: StoreFile> {
     pub(super) spares_were: BTreeMap<u32, u32>,
     /// The segments that the current one's roster lists.
     listed: Vec<u32>,
+    /// One of them may be removed if they are too many.
+    pub(super) may_trim: bool,
+    /// Records appended when that was last asked.
+    pub(super) appends_at_trim: u64,
     pub(super) index: Index,
     /// What the records of the current segment say, for its checkpoint.
     facts: Vec<Fact>,
@@ -231,6 +237,8 @@ impl<F: StoreFile> State<F> {
             spares: Vec::new(),
             spares_were: BTreeMap::new(),
             listed: Vec::new(),
+            may_trim: false,
+            appends_at_trim: 0,
             index,
             facts: Vec::new(),
             came_from: previous,
@@ -423,6 +431,11 @@ impl<F: StoreFile> State<F> {
         self.files.is_empty()
     }
 
+    /// The segment that a spare last was, as far as rosters know.
+    pub(super) fn what_was(&self, spare: u32) -> u32 {
+        self.spares_were.get(&spare).copied().unwrap_or(spare)
+    }
+
     /// True if the file of a spare may be removed: a start would miss one that
     /// the last roster lists.
     pub(super) fn may_remove(&self, spare: u32) -> bool {
@@ -498,6 +511,16 @@ impl<F: StoreFile> State<F> {
         }
         let waiting = self.sealed.drain(..).chain(self.open.take()).map(|batch| batch.ticket);
         self.in_flight.drain(..).map(|batch| batch.ticket).chain(waiting).collect()
+    }
+
+    /// A file that is to be removed.
+    pub(super) fn take_excess(&mut self) -> Option<u32> {
+        let excess = self.spares.len() > self.options.spares_max;
+        if !(std::mem::take(&mut self.may_trim) && excess) {
+            return None;
+        }
+        let removable = self.spares.iter().position(|&spare| self.may_remove(spare));
+        removable.map(|at| self.spares.swap_remove(at))
     }
 
     /// Figures about files.

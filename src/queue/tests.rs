@@ -4,6 +4,7 @@ mod cleaning;
 mod crash;
 mod fixture;
 mod model;
+mod prepare;
 mod random;
 mod running;
 mod starting;

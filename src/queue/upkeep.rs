@@ -1,12 +1,9 @@
-//! Upkeep of segments, beside the commits and never in their way: the next
-//! segment is prepared ahead, segments of which nothing is needed are freed,
-//! their files used again.
+//! Upkeep of segments, beside the commits and never in their way: segments of
+//! which nothing is needed are freed, for `prepare` to use their files again.
 //!
-//! The life of a file: created under a spare's name, allocated; its header
-//! written and flushed; renamed to the segment it now is, the directory
-//! flushed. When the segment is settled it is renamed back to a spare's name,
-//! and only when that is durable may records elsewhere that speak about its
-//! messages go: a settled message can never come back.
+//! When a segment is settled it is renamed back to a spare's name, and only when
+//! that is durable may records elsewhere that speak about its messages go: a
+//! settled message can never come back.
 
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -14,13 +11,10 @@ use std::rc::Rc;
 use super::Queue;
 use super::checkpoint::Draft;
 use super::error::QueueError;
-use super::format::{DATA_START, SegmentHeader, checkpoint_name, segment_name, spare_name};
-use super::state::{Purpose, State};
-use crate::io::clock;
-use crate::io::store::{OpenMode, Store, StoreFile};
-
-/// Segments prepared beyond the current one.
-const PREPARED_AHEAD: u32 = 1;
+use super::format::{checkpoint_name, segment_name, spare_name};
+use super::prepare::is_full;
+use super::state::State;
+use crate::io::store::{Store, StoreFile};
 
 impl<S: Store> Queue<S> {
     pub(super) async fn upkeep_loop(&self) {
@@ -32,7 +26,7 @@ impl<S: Store> Queue<S> {
             }
             {
                 let mut state = self.0.state.borrow_mut();
-                if state.poisoned.is_some() || (state.closing && !state.has_promised()) {
+                if state.poisoned.is_some() || state.closing {
                     state.upkeep_done = true;
                     break;
                 }
@@ -49,7 +43,6 @@ impl<S: Store> Queue<S> {
             self.finish_release();
             self.free_settled().await?;
         }
-        self.prepare_ahead().await?;
         self.close_written().await;
         self.write_drafts().await?;
         if !self.0.state.borrow().closing {
@@ -69,100 +62,6 @@ impl<S: Store> Queue<S> {
                 state.index.segments.range(..current).any(|(_, segment)| segment.is_dead());
         }
         Ok(())
-    }
-
-    async fn prepare_ahead(&self) -> Result<(), QueueError> {
-        loop {
-            let segment = {
-                let state = self.0.state.borrow();
-                let promised = state.has_promised();
-                let wanted = !state.closing && state.prepared < state.tail.segment + PREPARED_AHEAD;
-                if state.poisoned.is_some() || !(promised || wanted) {
-                    return Ok(());
-                }
-                let room = state.can_grow(Purpose::Mail, || self.0.store.space());
-                if !promised && room.is_err() {
-                    return Ok(());
-                }
-                state.prepared + 1
-            };
-            if !self.prepare(segment).await? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Makes the file of `segment`. False if the disk is full, which is an
-    /// error only if records already wait for the segment.
-    pub(super) async fn prepare(&self, segment: u32) -> Result<bool, QueueError> {
-        let spare = self.0.state.borrow_mut().spares.pop();
-        let name = spare_name(spare.unwrap_or(segment));
-        match self.make_segment(segment, &name, spare).await {
-            Ok(file) => {
-                let mut state = self.0.state.borrow_mut();
-                state.files.insert(segment, Rc::new(file));
-                state.prepared = segment;
-                state.counters.segments_recycled += u64::from(spare.is_some());
-                state.counters.segments_created += u64::from(spare.is_none());
-                drop(state);
-                self.0.prepared.raise();
-                Ok(true)
-            }
-            Err(error) => {
-                let full = matches!(&error, QueueError::Io { source, .. } if is_full(source));
-                let promised = self.0.state.borrow().has_promised();
-                if !full || promised {
-                    return Err(error);
-                }
-                // What was created has no blocks to speak of; it is tried again.
-                self.0.state.borrow_mut().spares.extend(spare);
-                if spare.is_none() {
-                    self.0.store.remove(&name).await.map_err(QueueError::io(format!(
-                        "removing {name}, for which there was no room, failed"
-                    )))?;
-                }
-                Ok(false)
-            }
-        }
-    }
-
-    async fn make_segment(
-        &self,
-        segment: u32,
-        name: &str,
-        recycled: Option<u32>,
-    ) -> Result<S::File, QueueError> {
-        let store = &self.0.store;
-        let size = self.0.options.segment_size;
-        let failed = |what: &str| QueueError::io(format!("{what} {name} failed"));
-        let mode = if recycled.is_some() { OpenMode::Write } else { OpenMode::CreateNew };
-        let file = store.open(name, mode).await.map_err(failed("opening"))?;
-        let len = file.len().await.map_err(failed("measuring"))?;
-        if len > u64::from(size) {
-            file.truncate(u64::from(size)).await.map_err(failed("cutting"))?;
-        } else if len < u64::from(size) {
-            file.allocate(u64::from(size)).await.map_err(failed("allocating"))?;
-        }
-        let header = SegmentHeader {
-            log: self.0.options.log,
-            segment,
-            size,
-            created: clock::wall(),
-            salt: self.0.state.borrow().salt(segment),
-            was: recycled.map_or(0, |spare| {
-                let state = self.0.state.borrow();
-                state.spares_were.get(&spare).copied().unwrap_or(spare)
-            }),
-        };
-        let mut buf = file.alloc(DATA_START as usize);
-        header.encode(&mut buf);
-        let written = file.write_at(buf, DATA_START as usize, 0).await;
-        written.map_err(failed("writing the header of"))?;
-        file.sync().await.map_err(failed("flushing"))?;
-        let renamed = store.rename(name, &segment_name(segment)).await;
-        renamed.map_err(failed("renaming"))?;
-        store.sync_dir().await.map_err(failed("making durable the renaming of"))?;
-        Ok(file)
     }
 
     /// Frees the segments of which nothing is needed.
@@ -203,22 +102,13 @@ impl<S: Store> Queue<S> {
         }
     }
 
-    /// Removes the files that are more than is kept.
+    /// Removes one file if more wait than are kept and [`Queue::trim`] has said
+    /// that it may be done.
     async fn trim_spares(&self) -> Result<(), QueueError> {
-        loop {
-            let excess = {
-                let mut state = self.0.state.borrow_mut();
-                if state.spares.len() <= state.options.spares_max {
-                    return Ok(());
-                }
-                let removable = state.spares.iter().position(|&spare| state.may_remove(spare));
-                removable.map(|at| state.spares.swap_remove(at))
-            };
-            let Some(segment) = excess else { return Ok(()) };
-            let name = spare_name(segment);
-            let removed = self.0.store.remove(&name).await;
-            removed.map_err(QueueError::io(format!("removing {name} failed")))?;
-        }
+        let Some(segment) = self.0.state.borrow_mut().take_excess() else { return Ok(()) };
+        let name = spare_name(segment);
+        let removed = self.0.store.remove(&name).await;
+        removed.map_err(QueueError::io(format!("removing {name} failed")))
     }
 
     /// Writes the checkpoints of completed segments.
@@ -285,8 +175,4 @@ fn settled<F: StoreFile>(state: &State<F>) -> Vec<u32> {
         })
         .map(|(&number, _)| number)
         .collect()
-}
-
-fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

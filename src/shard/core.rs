@@ -34,6 +34,8 @@ const OUTCOMES_WAIT: Duration = Duration::from_millis(5);
 /// mail allows it: 32 MiB a second.
 const CLEAN_EVERY: Duration = Duration::from_millis(100);
 const CLEAN_BYTES: u64 = 32 * (1 << 20) / 10;
+/// How often a file may be removed that no log needs any more.
+const TRIM_EVERY: Duration = Duration::from_secs(5);
 /// How long the relay may take, once cut, to hand back what was under way.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 
@@ -102,6 +104,7 @@ fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> 
     for queue in logs.values() {
         spawn(nudge(queue.clone())).detach();
         spawn(allow_cleaning(queue.clone())).detach();
+        spawn(trim(queue.clone())).detach();
     }
     let commits = RefCell::new(commits);
     let data_dir = plan.config.data_dir.clone();
@@ -162,6 +165,14 @@ async fn allow_cleaning(queue: Queue<UringStore>) {
     loop {
         sleep(CLEAN_EVERY).await;
         queue.allow_cleaning(CLEAN_BYTES);
+    }
+}
+
+/// Gives space back when more files wait than are kept.
+async fn trim(queue: Queue<UringStore>) {
+    loop {
+        sleep(TRIM_EVERY).await;
+        queue.trim();
     }
 }
 
@@ -241,6 +252,7 @@ impl Core {
             counters.flush_failures += done.failures;
             counters.bytes_appended += done.bytes_appended;
             counters.bytes_written += done.bytes_written;
+            counters.bytes_zeroed += done.bytes_zeroed;
             counters.segments_created += done.segments_created;
             counters.segments_recycled += done.segments_recycled;
             counters.segments_freed += done.segments_freed;

@@ -144,6 +144,7 @@ impl<S: Store> Queue<S> {
             recorded: Signal::default(),
             upkeep: Signal::default(),
             clean: Signal::default(),
+            prepare: Signal::default(),
             prepared: Signal::default(),
         }));
         queue.prepare(tail.segment).await?;

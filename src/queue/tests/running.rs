@@ -1,9 +1,12 @@
 //! A queue that runs: what is appended can be read, outcomes settle it, the
 //! schedule holds, commits wait for the right flush, segments are used again.
 
+use std::path::PathBuf;
+
 use super::*;
 use crate::base::{Durability, Place};
 use crate::io::memory::Operation;
+use crate::io::uring::UringStore;
 use crate::queue::state::BACKLOG_MAX;
 use crate::queue::{BODY_PART_MAX, PREFIX_MAX, QueueError, Reader};
 
@@ -354,14 +357,22 @@ fn ids_come_in_pages() {
 
 #[test]
 fn the_same_on_a_real_disk() {
+    on_a_real_disk(UringStore::new);
+}
+
+#[test]
+fn the_same_through_the_page_cache() {
+    on_a_real_disk(UringStore::buffered);
+}
+
+fn on_a_real_disk(store: fn(PathBuf) -> UringStore) {
     use crate::io::executor::{run_pinned, spawn};
-    use crate::io::uring::UringStore;
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_path_buf();
     let done = run_pinned("queue", None, move || async move {
         let options = || QueueOptions { segment_size: 1 << 20, ..options() };
-        let store = UringStore::new(path);
+        let store = store(path);
         let (queue, _) = Queue::open(store.clone(), options(), NOW).await.unwrap();
         let commits = spawn(queue.clone().run_commits());
         let body: Vec<u8> = (0..70_000u32).map(|n| (n % 253) as u8).collect();

@@ -160,7 +160,8 @@ fn files_too_many_go_one_at_a_time_and_only_while_little_happens() {
     for _ in 0..20 {
         trimmed();
     }
-    assert_eq!(queue.segments().spare, 2);
+    // A file that the last roster lists stays until there is another roster.
+    assert!((2..=3).contains(&queue.segments().spare), "{:?}", queue.segments());
 }
 
 /// A hundred sessions, each sending its next message when the last is committed.

@@ -34,8 +34,11 @@ fn tool(arguments: &[&str]) -> (bool, String) {
     (sound, String::from_utf8(out).unwrap())
 }
 
-/// The messages in a directory, by sender: what is said of each, and its text.
-fn exported(dir: &Path) -> Vec<(String, serde_json::Value, Vec<u8>)> {
+/// A message written to files: its sender, what is said of it, its text.
+type Exported = (String, serde_json::Value, Vec<u8>);
+
+/// The messages in a directory, by sender.
+fn exported(dir: &Path) -> Vec<Exported> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -51,10 +54,7 @@ fn exported(dir: &Path) -> Vec<(String, serde_json::Value, Vec<u8>)> {
 }
 
 /// What `recover` makes of a log, and the messages it wrote.
-fn recovered(
-    log: &str,
-    more: &[&str],
-) -> (bool, String, Vec<(String, serde_json::Value, Vec<u8>)>) {
+fn recovered(log: &str, more: &[&str]) -> (bool, String, Vec<Exported>) {
     let out = tempfile::tempdir().unwrap();
     let arguments = ["recover", log, "--out", out.path().to_str().unwrap()];
     let arguments: Vec<&str> = arguments.iter().chain(more).copied().collect();
@@ -96,7 +96,7 @@ fn states(described: &serde_json::Value, what: &str) -> Vec<bool> {
     recipients.map(|recipient| recipient[what].as_bool().unwrap()).collect()
 }
 
-fn assert_all_six(found: &[(String, serde_json::Value, Vec<u8>)], ids: &[QueueId]) {
+fn assert_all_six(found: &[Exported], ids: &[QueueId]) {
     assert_eq!(found.len(), 6);
     for (n, (sender, described, body)) in found.iter().enumerate() {
         assert_eq!(sender, &format!("s{n}@example.com"));

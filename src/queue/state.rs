@@ -179,6 +179,11 @@ pub(super) struct State<F: StoreFile> {
     pub(super) prepared: u32,
     /// Old numbers of the files that wait to be used again.
     pub(super) spares: Vec<u32>,
+    /// The segments that the newest roster names, and the batch it is in. A file
+    /// that was one of them keeps its name until a newer roster is durable: else
+    /// the next start would miss it.
+    pub(super) roster: Vec<u32>,
+    pub(super) rostered_in: u64,
     pub(super) index: Index,
     /// What the records of the current segment say, for its checkpoint.
     facts: Vec<Fact>,
@@ -222,6 +227,8 @@ impl<F: StoreFile> State<F> {
             files: BTreeMap::new(),
             prepared: tail.segment - 1,
             spares: Vec::new(),
+            roster: Vec::new(),
+            rostered_in: 0,
             index,
             facts: Vec::new(),
             came_from: previous,
@@ -361,7 +368,9 @@ impl<F: StoreFile> State<F> {
         self.next_batch += 1;
         self.index.segment(segment).settled_in = batch.number;
         if let Some(bytes) = roster {
-            let what = What::Roster(Box::new(self.index.segments.keys().copied().collect()));
+            self.roster = self.index.segments.keys().copied().collect();
+            self.rostered_in = batch.number;
+            let what = What::Roster(Box::new(self.roster.clone()));
             self.facts.push(Fact { at: batch.next().offset, what });
             batch.put(Kind::Roster, 0, [&bytes[..]]);
         }
@@ -378,6 +387,17 @@ impl<F: StoreFile> State<F> {
         let mut bytes = Vec::new();
         record::encode_roster(self.index.segments.keys().copied(), &mut bytes);
         Some(bytes)
+    }
+
+    /// A spare that is more than is kept, and that nobody would miss.
+    pub(super) fn take_excess_spare(&mut self) -> Option<u32> {
+        let settled = !self.loading && self.rostered_in <= self.flushed;
+        if !settled || self.spares.len() <= self.options.spares_max {
+            return None;
+        }
+        let roster = &self.roster;
+        let at = self.spares.iter().rposition(|spare| roster.binary_search(spare).is_err())?;
+        Some(self.spares.remove(at))
     }
 
     /// Keeps what a record at `place` says for the checkpoint of its segment,

@@ -200,13 +200,7 @@ impl<S: Store> Queue<S> {
     /// Removes the files that are more than is kept.
     async fn trim_spares(&self) -> Result<(), QueueError> {
         loop {
-            let excess = {
-                let mut state = self.0.state.borrow_mut();
-                if state.spares.len() <= state.options.spares_max {
-                    return Ok(());
-                }
-                state.spares.pop()
-            };
+            let excess = self.0.state.borrow_mut().take_excess_spare();
             let Some(segment) = excess else { return Ok(()) };
             let name = spare_name(segment);
             let removed = self.0.store.remove(&name).await;

@@ -167,8 +167,8 @@ fn replay_segment(
         sound = false;
         said.facts = checkpoint.facts().collect();
     }
-    if !sound {
-        let bytes: u32 = said.holes.iter().map(|(_, len)| len).sum();
+    let bytes: u32 = said.holes.iter().map(|(_, len)| len).sum();
+    if bytes > 0 {
         writeln!(out, "segment {number:08x}: {bytes} bytes belong to no sound record")?;
     }
     said.facts.into_iter().for_each(|fact| replay.apply(number, fact));

@@ -139,8 +139,9 @@ impl<S: Store> Queue<S> {
         }
         let mode = if sync { OpenMode::WriteThrough } else { OpenMode::Write };
         let file = store.open(name, mode).await.map_err(failed("opening"))?;
-        let was = recycled.map_or(0, |spare| self.0.state.borrow().what_was(spare));
-        self.begin_segment(segment, was, &file).await.map_err(failed("writing the header of"))?;
+        self.begin_segment(segment, recycled.unwrap_or(0), &file)
+            .await
+            .map_err(failed("writing the header of"))?;
         let renamed = store.rename(name, &segment_name(segment)).await;
         renamed.map_err(failed("renaming"))?;
         store.sync_dir().await.map_err(failed("making durable the renaming of"))?;

@@ -181,15 +181,15 @@ pub(super) struct State<F: StoreFile> {
     pub(super) prepared: u32,
     /// Old numbers of the files that wait to be used again.
     pub(super) spares: Vec<u32>,
-    /// Spares that never held anything under their numbers, and what they were
-    /// before that: it is this that has to be known of them.
-    pub(super) spares_were: BTreeMap<u32, u32>,
-    /// The segments that the current one's roster lists.
-    listed: Vec<u32>,
     /// One of them may be removed if they are too many.
     pub(super) may_trim: bool,
     /// Records appended when that was last asked.
     pub(super) appends_at_trim: u64,
+    /// The segments that the newest roster names, and the batch it is in. A file
+    /// that was one of them keeps its name until a newer roster is durable: else
+    /// the next start would miss it.
+    pub(super) roster: Vec<u32>,
+    pub(super) rostered_in: u64,
     pub(super) index: Index,
     /// What the records of the current segment say, for its checkpoint.
     facts: Vec<Fact>,
@@ -235,10 +235,10 @@ impl<F: StoreFile> State<F> {
             files: BTreeMap::new(),
             prepared: tail.segment - 1,
             spares: Vec::new(),
-            spares_were: BTreeMap::new(),
-            listed: Vec::new(),
             may_trim: false,
             appends_at_trim: 0,
+            roster: Vec::new(),
+            rostered_in: 0,
             index,
             facts: Vec::new(),
             came_from: previous,
@@ -391,8 +391,9 @@ impl<F: StoreFile> State<F> {
         self.next_batch += 1;
         self.index.segment(segment).settled_in = batch.number;
         if let Some(bytes) = roster {
-            self.listed = self.index.segments.keys().copied().collect();
-            let what = What::Roster(Box::new(self.listed.clone()));
+            self.roster = self.index.segments.keys().copied().collect();
+            self.rostered_in = batch.number;
+            let what = What::Roster(Box::new(self.roster.clone()));
             self.facts.push(Fact { at: batch.next().offset, what });
             batch.put(Kind::Roster, 0, [&bytes[..]]);
         }
@@ -429,17 +430,6 @@ impl<F: StoreFile> State<F> {
     /// True after a start without room for a segment, until there is one.
     pub(super) fn lacks_a_segment(&self) -> bool {
         self.files.is_empty()
-    }
-
-    /// The segment that a spare last was, as far as rosters know.
-    pub(super) fn what_was(&self, spare: u32) -> u32 {
-        self.spares_were.get(&spare).copied().unwrap_or(spare)
-    }
-
-    /// True if the file of a spare may be removed: a start would miss one that
-    /// the last roster lists.
-    pub(super) fn may_remove(&self, spare: u32) -> bool {
-        self.durable.segment == self.tail.segment && self.listed.binary_search(&spare).is_err()
     }
 
     /// True while something waits to be written to a segment that has no file
@@ -513,14 +503,17 @@ impl<F: StoreFile> State<F> {
         self.in_flight.drain(..).map(|batch| batch.ticket).chain(waiting).collect()
     }
 
-    /// A file that is to be removed.
+    /// A file that is to be removed: one that is more than is kept, and that
+    /// nobody would miss.
     pub(super) fn take_excess(&mut self) -> Option<u32> {
+        let settled = !self.loading && self.rostered_in <= self.flushed;
         let excess = self.spares.len() > self.options.spares_max;
-        if !(std::mem::take(&mut self.may_trim) && excess) {
+        if !(std::mem::take(&mut self.may_trim) && settled && excess) {
             return None;
         }
-        let removable = self.spares.iter().position(|&spare| self.may_remove(spare));
-        removable.map(|at| self.spares.swap_remove(at))
+        let roster = &self.roster;
+        let at = self.spares.iter().rposition(|spare| roster.binary_search(spare).is_err())?;
+        Some(self.spares.remove(at))
     }
 
     /// Figures about files.

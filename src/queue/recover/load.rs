@@ -68,8 +68,9 @@ impl<S: Store> Loading<S> {
         };
         self.report.missing =
             replay.roster().iter().filter(|segment| !there(segment)).copied().collect();
+        let roster = replay.roster().to_vec();
         let index = replay.finish(self.previous, &mut self.report);
-        self.queue.loaded(index);
+        self.queue.loaded(index, roster);
         self.write_checkpoints().await?;
         Ok(self.report)
     }
@@ -181,8 +182,11 @@ impl<S: Store> Queue<S> {
     }
 
     /// What is queued from before is known from now on.
-    fn loaded(&self, index: Index) {
+    fn loaded(&self, index: Index, roster: Vec<u32>) {
         let mut state = self.0.state.borrow_mut();
+        if state.rostered_in == 0 {
+            state.roster = roster;
+        }
         state.index.absorb(index);
         // What turned out to be none of ours.
         state.index.segments.retain(|_, segment| !segment.unread);

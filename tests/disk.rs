@@ -174,6 +174,24 @@ fn a_full_disk_puts_mail_off_before_it_is_full_and_what_is_queued_goes_on() {
 }
 
 #[test]
+fn a_disk_that_cannot_be_written_is_named_before_the_server_starts() {
+    let Some(disk) = Disk::new(16) else { return };
+    assert!(disk.unmount());
+    let (image, at) = (disk.dir.path().join("image"), disk.path());
+    assert!(run("mount", &["-o", "loop,ro", image.to_str().unwrap(), at.to_str().unwrap()]));
+    let data = disk.path().join("data");
+    let output = Command::new(env!("CARGO_BIN_EXE_ringpost"))
+        .args(["serve", "--set", &format!("data_dir={:?}", data.display().to_string())])
+        .args(["--set", r#"listener=[{address="127.0.0.1:0"}]"#, "--set", r#"admin.http="off""#])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let named = said.contains(&data.display().to_string()) && said.contains("may write to");
+    assert!(named && said.contains("Read-only file system"), "{said}");
+}
+
+#[test]
 fn a_failing_disk_stops_acceptance_at_once_and_loses_nothing() {
     let Some(disk) = Disk::new(64) else { return };
     let hop = nobody();

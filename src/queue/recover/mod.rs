@@ -31,8 +31,9 @@ use scan::{Opened, Scan, open_segment, scan};
 
 use super::format::{DATA_START, FileName, segment_name, spare_name};
 use super::index::{Index, Segment};
+use super::options::{QueueOptions, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN};
 use super::record::NOWHERE;
-use super::state::{QueueOptions, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, State};
+use super::state::State;
 use super::{Inner, Queue, QueueError, Reader};
 use crate::base::{Place, UnixMillis};
 use crate::io::signal::Signal;

@@ -1,23 +1,28 @@
-//! Upkeep of segments, beside the commits and never in their way: segments of
-//! which nothing is needed are freed, for `prepare` to use their files again.
+//! Upkeep of segments, beside the commits and never in their way: `prepare` makes
+//! the next one ready, segments of which nothing is needed are freed here,
+//! `survivors` and `clean` see to it that little keeps a segment from being freed.
 //!
 //! When a segment is settled it is renamed back to a spare's name, and only when
 //! that is durable may records elsewhere that speak about its messages go: a
 //! settled message can never come back.
 
+mod clean;
+mod prepare;
+mod survivors;
+
 use std::io::ErrorKind;
 use std::rc::Rc;
 
-use super::Queue;
-use super::checkpoint::Draft;
-use super::error::QueueError;
-use super::format::{checkpoint_name, segment_name, spare_name};
-use super::prepare::is_full;
-use super::state::State;
 use crate::io::store::{Store, StoreFile};
+use crate::queue::Queue;
+use crate::queue::checkpoint::Draft;
+use crate::queue::error::QueueError;
+use crate::queue::format::{checkpoint_name, segment_name, spare_name};
+use crate::queue::state::State;
+use prepare::is_full;
 
 impl<S: Store> Queue<S> {
-    pub(super) async fn upkeep_loop(&self) {
+    pub(in crate::queue) async fn upkeep_loop(&self) {
         loop {
             if self.poisoned().is_none()
                 && let Err(error) = self.upkeep_once().await
@@ -131,7 +136,7 @@ impl<S: Store> Queue<S> {
     }
 
     /// Writes a checkpoint, unless the disk is full: it can be done without.
-    pub(super) async fn write_checkpoint(
+    pub(in crate::queue) async fn write_checkpoint(
         &self,
         draft: &Draft,
         replace: bool,

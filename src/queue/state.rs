@@ -83,6 +83,8 @@ pub(super) struct State<F: StoreFile> {
     came_from: Place,
     /// Completed segments whose checkpoints are to be written.
     pub(super) drafts: VecDeque<Draft>,
+    /// Segments found damaged whose checkpoints are to say so.
+    pub(super) doubted: Vec<u32>,
     /// What is queued from before the start is not known yet.
     pub(super) loading: bool,
     /// Segments that are still to be read to know it.
@@ -129,6 +131,7 @@ impl<F: StoreFile> State<F> {
             facts: Vec::new(),
             came_from: previous,
             drafts: VecDeque::new(),
+            doubted: Vec::new(),
             loading: false,
             left_unread: 0,
             clean_credit: 0,

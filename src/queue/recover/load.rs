@@ -95,7 +95,6 @@ impl<S: Store> Loading<S> {
         if has_checkpoint {
             match Checkpoint::read(store, number, opened.header.seal()).await? {
                 Ok(checkpoint) => {
-                    file.close().await;
                     self.report.checkpoints += 1;
                     replay.begin_segment(number, Some(checkpoint.previous), &mut self.report);
                     for fact in checkpoint.facts() {
@@ -103,6 +102,10 @@ impl<S: Store> Loading<S> {
                         replay.apply(number, fact);
                     }
                     replay.end_segment(number, checkpoint.end);
+                    if checkpoint.doubted {
+                        scan(&file, &opened).await?.report(number, replay, &mut self.report);
+                    }
+                    file.close().await;
                     return Ok(());
                 }
                 Err(why) => self.report.bad_checkpoints.push((number, why)),
@@ -126,12 +129,7 @@ impl<S: Store> Loading<S> {
         let report = &mut self.report;
         report.records += scan.facts.len() as u64;
         replay.begin_segment(number, scan.previous, report);
-        for hole in &scan.holes {
-            replay.damage(number, hole.from, hole.to - hole.from, "no sound record", report);
-        }
-        for (offset, len, what) in &scan.malformed {
-            replay.damage(number, *offset, *len, what, report);
-        }
+        scan.report(number, replay, report);
         for fact in &scan.facts {
             replay.apply(number, fact.clone());
         }
@@ -167,6 +165,18 @@ impl<S: Store> Loading<S> {
             removed.map_err(QueueError::io(format!("removing {name} failed")))?;
         }
         Ok(())
+    }
+}
+
+impl Scan {
+    /// Reports what is wrong with the segment.
+    fn report(&self, number: u32, replay: &mut Replay, report: &mut RecoveryReport) {
+        for hole in &self.holes {
+            replay.damage(number, hole.from, hole.to - hole.from, "no sound record", report);
+        }
+        for (offset, len, what) in &self.malformed {
+            replay.damage(number, *offset, *len, what, report);
+        }
     }
 }
 

@@ -186,6 +186,8 @@ impl<S: Store> Queue<S> {
         state.counters.damaged += 1;
         if !segment.quarantined {
             segment.quarantined = true;
+            state.doubted.push(place.segment);
+            self.0.upkeep.raise();
             let (segment, offset) = (place.segment, place.offset);
             tracing::error!(
                 target: "ringpost",

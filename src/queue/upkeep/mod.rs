@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use crate::io::store::{Store, StoreFile};
 use crate::queue::Queue;
-use crate::queue::checkpoint::Draft;
+use crate::queue::checkpoint::{self, Draft};
 use crate::queue::error::QueueError;
 use crate::queue::format::{checkpoint_name, segment_name, spare_name};
 use crate::queue::state::State;
@@ -50,6 +50,7 @@ impl<S: Store> Queue<S> {
         }
         self.close_written().await;
         self.write_drafts().await?;
+        self.mark_doubted().await?;
         if !self.0.state.borrow().closing {
             if stirred {
                 self.write_survivors().await?;
@@ -84,14 +85,7 @@ impl<S: Store> Queue<S> {
             let synced = self.0.store.sync_dir().await;
             synced.map_err(QueueError::io("making durable the freeing of segments failed"))?;
             for &segment in &settled {
-                // There is none if it was never written, or not to be used.
-                match self.0.store.remove(&checkpoint_name(segment)).await {
-                    Err(error) if error.kind() != ErrorKind::NotFound => {
-                        let what = format!("removing the checkpoint of {segment:08x} failed");
-                        return Err(QueueError::io(what)(error));
-                    }
-                    _ => {}
-                }
+                self.remove_checkpoint(segment).await?;
             }
             let mut state = self.0.state.borrow_mut();
             let state = &mut *state;
@@ -114,6 +108,26 @@ impl<S: Store> Queue<S> {
         let name = spare_name(segment);
         let removed = self.0.store.remove(&name).await;
         removed.map_err(QueueError::io(format!("removing {name} failed")))
+    }
+
+    /// Has the next start look for the damage that was found.
+    async fn mark_doubted(&self) -> Result<(), QueueError> {
+        let doubted = std::mem::take(&mut self.0.state.borrow_mut().doubted);
+        for segment in doubted {
+            checkpoint::doubt(&self.0.store, segment).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_checkpoint(&self, segment: u32) -> Result<(), QueueError> {
+        match self.0.store.remove(&checkpoint_name(segment)).await {
+            // There is none if it was never written, or not to be used.
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let what = format!("removing the checkpoint of {segment:08x} failed");
+                Err(QueueError::io(what)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes the checkpoints of completed segments.
@@ -141,7 +155,11 @@ impl<S: Store> Queue<S> {
         draft: &Draft,
         replace: bool,
     ) -> Result<(), QueueError> {
-        match draft.write(&self.0.store, replace).await {
+        let doubted = {
+            let state = self.0.state.borrow();
+            state.index.segments.get(&draft.segment).is_some_and(|segment| segment.quarantined)
+        };
+        match draft.write(&self.0.store, replace, doubted).await {
             Err(QueueError::Io { source, .. }) if is_full(&source) => return Ok(()),
             other => other?,
         }

@@ -28,6 +28,9 @@ pub struct QueueOptions {
     /// which the owner then calls a few milliseconds after
     /// [`Queue::recorded`](super::Queue) has returned.
     pub outcomes_wait: bool,
+    /// New mail lets cleaning write as many bytes as itself, beside what
+    /// [`Queue::allow_cleaning`](super::Queue) adds.
+    pub mail_allows_cleaning: bool,
 }
 
 impl Default for QueueOptions {
@@ -39,6 +42,7 @@ impl Default for QueueOptions {
             reserve: 128 << 20,
             spares_max: 4,
             outcomes_wait: false,
+            mail_allows_cleaning: true,
         }
     }
 }

@@ -308,6 +308,13 @@ impl<F: StoreFile> State<F> {
         self.facts.push(Fact { at: place.offset, what });
     }
 
+    /// New mail lets cleaning keep up with it.
+    pub(super) fn mail_came(&mut self, bytes: usize) {
+        if self.options.mail_allows_cleaning {
+            self.allow_cleaning(bytes as u64);
+        }
+    }
+
     /// Lets cleaning write `bytes` more; what is not used is kept up to a
     /// segment's worth.
     pub(super) fn allow_cleaning(&mut self, bytes: u64) {

@@ -231,8 +231,8 @@ fn resign(bytes: &mut [u8]) {
     let len = word(bytes, 32) as usize;
     let crc = crc32c::crc32c(&bytes[48..48 + len]);
     bytes[36..40].copy_from_slice(&crc.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..40]);
-    bytes[40..44].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..44]);
+    bytes[44..48].copy_from_slice(&crc.to_le_bytes());
 }
 
 #[test]

@@ -57,6 +57,7 @@ impl Maker {
             segment_size: SEGMENT_SIZE,
             reserve: 0,
             spares_max: 1000,
+            mail_allows_cleaning: false,
             ..QueueOptions::default()
         };
         let mut nothing: Pin<Box<dyn Future<Output = ()>>> = Box::pin(std::future::pending());

@@ -29,6 +29,8 @@ const WORTH_PERCENT: u64 = 60;
 const SLACK_PERCENT: u64 = 150;
 /// ... and these many segments besides: the one that is written.
 const SLACK_SEGMENTS: u64 = 1;
+/// Segments looked at for something that may be moved.
+const CANDIDATES: usize = 8;
 /// Moves that may be on their way to the disk.
 const UNDER_WAY: usize = 16;
 
@@ -369,5 +371,5 @@ fn choose<F: StoreFile>(state: &State<F>) -> Option<u32> {
         let ids = state.index.messages_with_parts_in(*segment);
         ids.into_iter().any(|id| movable(state, id).is_some())
     };
-    candidates.into_iter().map(|(_, segment)| segment).find(has_movable)
+    candidates.into_iter().take(CANDIDATES).map(|(_, segment)| segment).find(has_movable)
 }

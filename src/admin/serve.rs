@@ -441,7 +441,8 @@ mod tests {
                 stream.get_mut().write_all(b"{\"op\":\"summary\"}\n").unwrap();
                 let request = self.inbox.recv_blocking().unwrap();
                 assert!(matches!(request, Request::Snapshot(_)));
-                fake::answer(ShardId(0), Manner::Well, request);
+                let answered = fake::answer(ShardId(0), Manner::Well, request);
+                assert!(!futures_lite::future::block_on(answered), "that was not the end");
                 let mut line = String::new();
                 stream.read_line(&mut line).unwrap();
                 match serde_json::from_str(&line).unwrap() {

@@ -1,19 +1,21 @@
 //! The words of the admin socket, and the JSON that `ringpost queue --json`
 //! prints. A request is one line of JSON ([`Ask`]); the answer is one line of
-//! JSON ([`Answer`]), after which come the bytes of a message if it has
-//! `message_length`. Fields of a queued message are those of `postqueue -j`,
-//! and more.
+//! JSON ([`Answer`]). Where the bytes of a message were asked for, they follow in
+//! parts: a line with the length of the next ([`Answer::Part`]) and that many
+//! bytes, until the length is 0. Fields of a queued message are those of
+//! `postqueue -j`, and more.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::filter::Filter;
 use crate::base::{Outcome, UnixMillis};
-use crate::shard::control::{Listed, ListedRecipient, Shown};
+use crate::shard::control::{Action, Listed, ListedRecipient, OrderedMessage, Shown};
 
 /// Longest request, in bytes.
 pub const REQUEST_MAX: usize = 4096;
-/// Most messages in one page of a list.
+/// Most messages in one page of a list, or of an order.
 pub const PAGE_MAX: usize = 1000;
 /// How the null sender is shown, as other mailers do.
 pub const NULL_SENDER: &str = "MAILER-DAEMON";
@@ -32,6 +34,9 @@ pub enum Ask {
         /// Most messages wanted.
         #[serde(default = "page_default")]
         limit: usize,
+        /// Which messages.
+        #[serde(default, skip_serializing_if = "Filter::is_empty")]
+        filter: Filter,
     },
     /// One message.
     Show {
@@ -41,10 +46,61 @@ pub enum Ask {
         #[serde(default)]
         message: bool,
     },
+    /// No attempts until released.
+    Hold(OrderAsk),
+    /// Ends a hold.
+    Release(OrderAsk),
+    /// The next attempt is due now.
+    Retry(OrderAsk),
+    /// Give up, without a report.
+    Drop(OrderAsk),
 }
 
+/// To which messages an order is. It needs ids, a filter, or `all`; ids with a
+/// filter are to be for those recipients of those messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OrderAsk {
+    /// These messages.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
+    /// What this lets through.
+    #[serde(skip_serializing_if = "Filter::is_empty")]
+    pub filter: Filter,
+    /// Everything, in so many words.
+    #[serde(skip_serializing_if = "is_false")]
+    pub all: bool,
+    /// Only say what would be done.
+    #[serde(skip_serializing_if = "is_false")]
+    pub dry_run: bool,
+    /// `next` of the page before; absent for the first, and with ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Most messages to deal with.
+    pub limit: Option<usize>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl Ask {
+    /// An order.
+    pub fn order(action: Action, ask: OrderAsk) -> Ask {
+        match action {
+            Action::Hold => Ask::Hold(ask),
+            Action::Release => Ask::Release(ask),
+            Action::Retry => Ask::Retry(ask),
+            Action::Drop => Ask::Drop(ask),
+        }
+    }
+}
+
+/// Messages in a page, if the request does not say.
+pub const PAGE_DEFAULT: usize = 100;
+
 fn page_default() -> usize {
-    100
+    PAGE_DEFAULT
 }
 
 /// An answer.
@@ -57,6 +113,10 @@ pub enum Answer {
     Page(PageView),
     /// To [`Ask::Show`].
     Shown(ShownView),
+    /// Before so many bytes of a message; 0 is its end.
+    Part(usize),
+    /// To an order.
+    Ordered(OrderedView),
     /// What is wrong with the request, or why it cannot be answered.
     Error(String),
 }
@@ -69,13 +129,68 @@ pub struct PageView {
     /// Where the next page begins; absent after the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// Segments that are still to be read after a start: what is queued in them
+    /// is not listed yet. Absent when there are none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unread: u64,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
+/// What became of an order. All of it is durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderedView {
+    /// The messages concerned, by shard and age. Of those that were named also
+    /// the ones for which there was nothing to do: without recipients.
+    pub messages: Vec<OrderedMessageView>,
+    /// Ids that were named and are not queued.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+    /// Where to go on; absent when all is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// See [`PageView::unread`].
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unread: u64,
+    /// Why the rest was not done, if something stopped it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// A message to which an order was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderedMessageView {
+    /// What was done: `hold`, `release`, `retry`, `drop`.
+    pub action: String,
+    /// Its id.
+    pub queue_id: String,
+    /// Reverse-path; `MAILER-DAEMON` for the null sender.
+    pub sender: String,
+    /// Recipients for which it was done.
+    pub recipients: Vec<AddressView>,
+    /// Nothing was done yet: this is what would be.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dry_run: bool,
+    /// Why the envelope could not be read, if it could not: recipients have
+    /// numbers then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
+}
+
+/// A recipient that an order concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressView {
+    /// Its address.
+    pub address: String,
 }
 
 /// A queued message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageView {
-    /// `active` while a delivery is under way or waits for its destination,
-    /// else `deferred`.
+    /// `hold` while all its recipients are held; `active` while a delivery is
+    /// under way or waits for its destination; else `deferred`.
     pub queue_name: String,
     /// Its id.
     pub queue_id: String,
@@ -105,9 +220,12 @@ pub struct RecipientView {
     /// Attempts made.
     pub attempts: u16,
     /// When the next is due, in seconds since the epoch; absent while one is
-    /// under way.
+    /// under way, and while the recipient is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt: Option<u64>,
+    /// Held back by an operator; absent if not.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub held: bool,
 }
 
 /// A message with its details.
@@ -120,9 +238,6 @@ pub struct ShownView {
     pub client: String,
     /// How the client announced itself.
     pub helo: String,
-    /// Bytes of the message that follow the line; absent if not asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message_length: Option<usize>,
 }
 
 /// The state of the server.
@@ -149,7 +264,7 @@ pub struct Summary {
 }
 
 /// One shard.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardView {
     /// Its number.
     pub shard: u16,
@@ -163,6 +278,20 @@ pub struct ShardView {
     pub queued_bytes: u64,
     /// Segment files in use.
     pub segments: u64,
+    /// Files that wait to be used again.
+    pub segments_spare: u64,
+    /// Segments kept because some of their bytes are damaged.
+    pub segments_quarantined: u64,
+    /// Segments still to be read after the start.
+    pub segments_unread: u64,
+    /// Bytes of records that queued messages need.
+    pub live_bytes: u64,
+    /// Bytes in segments for each byte that is needed.
+    pub space_amplification: f64,
+    /// Bytes written so far to move messages out of segments with little left.
+    pub bytes_moved: u64,
+    /// Records found damaged so far.
+    pub records_damaged: u64,
 }
 
 /// One destination.
@@ -184,15 +313,21 @@ pub struct SiteView {
 
 impl From<Listed> for MessageView {
     fn from(listed: Listed) -> Self {
-        let active = listed.recipients.iter().any(|r| r.next_attempt.is_none());
-        let null = listed.sender.is_empty() && listed.damaged.is_none();
+        let recipients = &listed.recipients;
+        let queue_name = if !recipients.is_empty() && recipients.iter().all(|r| r.held) {
+            "hold"
+        } else if recipients.iter().any(|r| r.out) {
+            "active"
+        } else {
+            "deferred"
+        };
         MessageView {
-            queue_name: if active { "active" } else { "deferred" }.to_owned(),
+            queue_name: queue_name.to_owned(),
             queue_id: listed.id.to_string(),
             arrival_time: listed.arrival.as_secs(),
             message_size: listed.size,
             forced_expire: false,
-            sender: if null { NULL_SENDER.to_owned() } else { listed.sender },
+            sender: sender(listed.sender, listed.damaged.is_some()),
             recipients: listed.recipients.into_iter().map(RecipientView::from).collect(),
             damaged: listed.damaged,
         }
@@ -206,6 +341,27 @@ impl From<ListedRecipient> for RecipientView {
             delay_reason: listed.last.as_ref().map(reason),
             attempts: listed.attempts,
             next_attempt: listed.next_attempt.map(UnixMillis::as_secs),
+            held: listed.held,
+        }
+    }
+}
+
+/// A sender as it is shown; nothing for one that is not known.
+fn sender(address: String, is_unknown: bool) -> String {
+    if address.is_empty() && !is_unknown { NULL_SENDER.to_owned() } else { address }
+}
+
+impl OrderedMessageView {
+    /// What `action` did to `message`.
+    pub fn new(action: Action, dry_run: bool, message: OrderedMessage) -> Self {
+        let addresses = message.recipients.into_iter();
+        OrderedMessageView {
+            action: action.name().to_owned(),
+            queue_id: message.id.to_string(),
+            sender: sender(message.sender, message.damaged.is_some()),
+            recipients: addresses.map(|address| AddressView { address }).collect(),
+            dry_run,
+            damaged: message.damaged,
         }
     }
 }
@@ -218,16 +374,9 @@ fn reason(last: &Outcome) -> String {
     }
 }
 
-impl ShownView {
-    /// The details, without the bytes of the message.
-    pub fn new(shown: Shown) -> (Self, Option<Vec<u8>>) {
-        let view = ShownView {
-            listed: shown.listed.into(),
-            client: shown.client,
-            helo: shown.helo,
-            message_length: shown.message.as_ref().map(Vec::len),
-        };
-        (view, shown.message)
+impl From<Shown> for ShownView {
+    fn from(shown: Shown) -> Self {
+        ShownView { listed: shown.listed.into(), client: shown.client, helo: shown.helo }
     }
 }
 
@@ -269,6 +418,26 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_on_hold_when_all_of_it_is() {
+        let mut listed = fake::listed(ShardId(0), 2);
+        listed.recipients[0].held = true;
+        listed.recipients[0].next_attempt = None;
+        let mut other = listed.recipients[0].clone();
+        let view = MessageView::from(listed.clone());
+        assert_eq!(view.queue_name, "hold");
+        let json = serde_json::to_value(&view).unwrap();
+        assert_eq!(json["recipients"][0]["held"], true);
+        assert_eq!(json["recipients"][0]["next_attempt"], serde_json::Value::Null);
+        other.held = false;
+        other.next_attempt = Some(UnixMillis(1));
+        listed.recipients.push(other.clone());
+        assert_eq!(MessageView::from(listed.clone()).queue_name, "deferred");
+        other.out = true;
+        listed.recipients.push(other);
+        assert_eq!(MessageView::from(listed).queue_name, "active");
+    }
+
+    #[test]
     fn our_own_words_are_not_put_into_a_peers_mouth() {
         let mut listed = fake::listed(ShardId(0), 2);
         listed.recipients[0].last.as_mut().unwrap().host.clear();
@@ -279,8 +448,23 @@ mod tests {
     #[test]
     fn requests_take_defaults_and_refuse_strangers() {
         let list: Ask = serde_json::from_str(r#"{"op":"list"}"#).unwrap();
-        assert_eq!(list, Ask::List { cursor: None, limit: 100 });
-        for bad in [r#"{"op":"stop"}"#, r#"{"op":"list","all":1}"#, r#"{"op":"summary","x":1}"#] {
+        assert_eq!(list, Ask::List { cursor: None, limit: 100, filter: Filter::default() });
+        let drop: Ask = serde_json::from_str(r#"{"op":"drop","all":true}"#).unwrap();
+        assert_eq!(drop, Ask::Drop(OrderAsk { all: true, ..OrderAsk::default() }));
+        let hold: Ask =
+            serde_json::from_str(r#"{"op":"hold","ids":["X"],"filter":{"state":"active"}}"#)
+                .unwrap();
+        assert_eq!(
+            serde_json::from_value::<Ask>(serde_json::to_value(&hold).unwrap()).unwrap(),
+            hold
+        );
+        for bad in [
+            r#"{"op":"drop","every":true}"#,
+            r#"{"op":"hold","filter":{"older-than":"1h"}}"#,
+            r#"{"op":"stop"}"#,
+            r#"{"op":"list","all":1}"#,
+            r#"{"op":"summary","x":1}"#,
+        ] {
             assert!(serde_json::from_str::<Ask>(bad).is_err(), "{bad}");
         }
     }

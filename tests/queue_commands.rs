@@ -197,7 +197,7 @@ fn dropped_mail_does_not_come_back_and_the_log_says_who_it_was() {
 
     let dropped = objects(dir.path(), "drop --sender a@x.test --recipient s@go.test");
     assert_eq!(dropped[0]["recipients"], serde_json::json!([{"address": "s@go.test"}]));
-    assert_eq!(ids(dir.path(), &format!("drop {two}")), [two.clone()]);
+    assert_eq!(ids(dir.path(), &format!("drop {two}")), std::slice::from_ref(&two));
     let who = |line: &str| line.contains("mail: dropped") && line.contains("(uid ");
     server.wait_log(|line| who(line) && line.contains(&two) && line.contains("to=<r@go.test>"));
     server.kill();

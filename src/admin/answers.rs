@@ -4,7 +4,7 @@ use async_channel::Receiver;
 
 use super::control::Control;
 use super::health::Health;
-use super::wire::{ShardView, ShownView, SiteView, Summary};
+use super::view::{ShardView, ShownView, SiteView, Summary};
 use crate::base::counters::Counters;
 use crate::base::{QueueId, UnixMillis};
 use crate::shard::control::{Part, ShardSnapshot};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::wire::NULL_SENDER;
+use super::view::NULL_SENDER;
 use crate::config::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size};
 use crate::shard::select::{AddressPattern, LastReply, Selection, Waiting};
 

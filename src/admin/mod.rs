@@ -12,7 +12,7 @@
 //! | `logging` | the thread that owns standard error, `tracing` on top of it |
 //! | `signals`, `reload` | what ends or changes a running server |
 //! | `health`, `metrics`, `http`, `bounded` | `/healthz`, `/metrics` |
-//! | `wire`, `filter`, `socket` | the admin socket: its words, its server |
+//! | `wire`, `view`, `filter`, `socket` | the admin socket: its words, its server |
 //! | `answers`, `pages`, `who` | what it answers, page by page, and to whom |
 //! | `queue`, `client`, `print` | `ringpost queue`: asks there, prints for people |
 //! | `notify` | the service manager's readiness protocol |
@@ -43,6 +43,7 @@ mod reload;
 mod serve;
 mod signals;
 mod socket;
+mod view;
 mod who;
 mod wire;
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::control::Control;
-use super::wire::{OrderAsk, OrderedMessageView, OrderedView, PAGE_DEFAULT, PAGE_MAX, PageView};
+use super::view::OrderedMessageView;
+use super::wire::{OrderAsk, OrderedView, PAGE_DEFAULT, PAGE_MAX, PageView};
 use crate::base::{QueueId, UnixMillis};
 use crate::io::clock;
 use crate::shard::control::{Action, Order, Ordered, Range, Target};

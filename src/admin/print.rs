@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::wire::{MessageView, OrderedMessageView, ShownView, SiteView, Summary};
+use super::view::{MessageView, OrderedMessageView, ShownView, SiteView, Summary};
 use crate::base::UnixMillis;
 
 /// The head of a list.

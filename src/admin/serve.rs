@@ -384,7 +384,8 @@ mod tests {
     use super::*;
     use crate::admin::cli::{ConfigArgs, Format};
     use crate::admin::fake::{self, Manner};
-    use crate::admin::wire::{Answer, Summary};
+    use crate::admin::view::Summary;
+    use crate::admin::wire::Answer;
     use crate::shard::control::Request;
 
     type Ready = async_channel::Sender<Result<Recovered, String>>;

@@ -9,13 +9,14 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::control::Range;
 use super::logs::Logs;
 use super::select::{Chosen, Selection};
 use crate::base::{Envelope, Outcome, QueueId, ShardId, UnixMillis};
 use crate::io::clock;
-use crate::io::executor::{spawn, yield_now};
+use crate::io::executor::{sleep, spawn, yield_now};
 use crate::io::store::Store;
 use crate::policy::route::Routes;
 use crate::queue::{MessageState, PendingRecipient, Queue, QueueError};
@@ -31,7 +32,12 @@ const READ_MAX: usize = 2048;
 /// Messages looked at in the index before other tasks get a turn.
 const TURN: usize = 256;
 /// Messages read from the log at the same time.
-const WIDTH: usize = 16;
+const WIDTH: usize = 8;
+/// Messages read before the disk and the core are left to mail for as long as
+/// the reading took.
+const STEP: usize = 32;
+/// Longest such rest.
+const REST_MAX: Duration = Duration::from_millis(20);
 
 /// What is wanted of each message besides what decides whether it is meant.
 #[derive(Clone, Copy, Debug)]
@@ -190,6 +196,25 @@ async fn read<S: Store>(
     if !reads_envelope && !wants.outcomes && !selection.asks_outcomes() {
         return messages;
     }
+    let mut found = Vec::with_capacity(messages.len());
+    let mut messages = messages.into_iter();
+    loop {
+        let step: Vec<_> = messages.by_ref().take(STEP).collect();
+        if step.is_empty() {
+            return found;
+        }
+        let begun = Instant::now();
+        found.extend(read_step(step, selection, routes, wants).await);
+        sleep(begun.elapsed().min(REST_MAX)).await;
+    }
+}
+
+async fn read_step<S: Store>(
+    messages: Vec<Found<S>>,
+    selection: &Arc<Selection>,
+    routes: &Rc<Routes>,
+    wants: Wants,
+) -> Vec<Found<S>> {
     let (selection, routes) = (Arc::clone(selection), Rc::clone(routes));
     let done = concurrently(messages, move |mut message: Found<S>| {
         let (selection, routes) = (Arc::clone(&selection), Rc::clone(&routes));

@@ -5,7 +5,7 @@ use clap::Parser;
 use super::*;
 use crate::admin::fake::{self, Manner};
 use crate::admin::socket::AdminSocket;
-use crate::admin::wire::{MessageView, ShownView, Summary};
+use crate::admin::view::{MessageView, ShownView, Summary};
 use crate::base::ShardId;
 
 #[derive(Parser)]

@@ -11,7 +11,8 @@
 //! `stream` put records into batches, `commit` writes and flushes them,
 //! `upkeep` prepares, frees and recycles segments, `survivors` makes that
 //! possible while old messages wait; `index` is what is queued; `recover`
-//! rebuilds it; `reader` reads messages back; `view` answers questions.
+//! rebuilds it; `reader` reads messages back,
+//! `ahead` many of them in order; `view` answers questions.
 //!
 //! Invariants:
 //! * A record is applied to the index in the call that puts it into a batch, so
@@ -22,6 +23,7 @@
 //!   nothing in it is needed to know the state of messages elsewhere.
 //! * After the first failed write or flush nothing is written any more.
 
+mod ahead;
 mod append;
 mod batch;
 pub mod checkpoint;

@@ -1,12 +1,11 @@
 //! Goes through the queue for operators without disturbing mail: what the index
 //! can decide is decided a few hundred messages at a time, and only what is left
-//! is read from the log, several messages at once so that the disk is busy, but
-//! few enough that mail finds it free. Between any two steps other tasks have
-//! their turn. One request looks at a bounded number of messages, whatever its
-//! filter lets through; the caller goes on from there.
+//! is read from the log, in its order, so that one read brings many messages.
+//! Between any two steps other tasks have their turn, and after reading for a
+//! while there is a rest twice as long. One request looks at a bounded number of
+//! messages, whatever its filter lets through; the caller goes on from there.
 
-use std::cell::RefCell;
-use std::future::Future;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,10 +15,10 @@ use super::logs::Logs;
 use super::select::{Chosen, Selection};
 use crate::base::{Envelope, Outcome, QueueId, ShardId, UnixMillis};
 use crate::io::clock;
-use crate::io::executor::{sleep, spawn, yield_now};
+use crate::io::executor::{sleep, yield_now};
 use crate::io::store::Store;
 use crate::policy::route::Routes;
-use crate::queue::{MessageState, PendingRecipient, Queue, QueueError};
+use crate::queue::{MessageState, PendingRecipient, Queue, QueueError, Reader};
 
 /// Most messages returned for one request, whatever was asked for.
 const PAGE_MAX: usize = 1000;
@@ -31,11 +30,9 @@ const EXAMINED_MAX: usize = 32_768;
 const READ_MAX: usize = 2048;
 /// Messages looked at in the index before other tasks get a turn.
 const TURN: usize = 256;
-/// Messages read from the log at the same time.
-const WIDTH: usize = 8;
-/// Messages read before the disk and the core are left to mail for as long as
-/// the reading took.
-const STEP: usize = 32;
+/// How long messages are read before disk and core are left to mail for twice
+/// as long.
+const SLICE: Duration = Duration::from_micros(200);
 /// Longest such rest.
 const REST_MAX: Duration = Duration::from_millis(20);
 
@@ -58,6 +55,9 @@ pub(super) struct Found<S: Store> {
     /// Why the log could not be read, if it could not.
     pub(super) damaged: Option<String>,
 }
+
+/// What envelopes and outcomes of a log are read by.
+type Readers<S> = BTreeMap<ShardId, (Reader<S>, Reader<S>)>;
 
 /// How far a request has come.
 struct Progress {
@@ -196,43 +196,31 @@ async fn read<S: Store>(
     if !reads_envelope && !wants.outcomes && !selection.asks_outcomes() {
         return messages;
     }
+    let mut readers = Readers::default();
     let mut found = Vec::with_capacity(messages.len());
-    let mut messages = messages.into_iter();
-    loop {
-        let step: Vec<_> = messages.by_ref().take(STEP).collect();
-        if step.is_empty() {
-            return found;
-        }
-        let begun = Instant::now();
-        found.extend(read_step(step, selection, routes, wants).await);
-        sleep(begun.elapsed().min(REST_MAX)).await;
-    }
-}
-
-async fn read_step<S: Store>(
-    messages: Vec<Found<S>>,
-    selection: &Arc<Selection>,
-    routes: &Rc<Routes>,
-    wants: Wants,
-) -> Vec<Found<S>> {
-    let (selection, routes) = (Arc::clone(selection), Rc::clone(routes));
-    let done = concurrently(messages, move |mut message: Found<S>| {
-        let (selection, routes) = (Arc::clone(&selection), Rc::clone(&routes));
-        async move {
-            match message.complete(&selection, &routes, wants).await {
-                Ok(()) => Some(message),
-                Err(QueueError::Unknown(_)) => None,
-                Err(error) => {
-                    if selection.asks_envelope() || selection.asks_outcomes() {
-                        message.chosen.clear();
-                    }
-                    message.damaged = Some(error.to_string());
-                    Some(message)
+    let mut begun = Instant::now();
+    for mut message in messages {
+        let readers = readers
+            .entry(message.state.id.log)
+            .or_insert_with(|| (message.queue.reader_in_order(), message.queue.reader_in_order()));
+        match message.complete(selection, routes, wants, readers).await {
+            Ok(()) => found.push(message),
+            Err(QueueError::Unknown(_)) => {}
+            Err(error) => {
+                if selection.asks_envelope() || selection.asks_outcomes() {
+                    message.chosen.clear();
                 }
+                message.damaged = Some(error.to_string());
+                found.push(message);
             }
         }
-    });
-    done.await.into_iter().flatten().collect()
+        let took = begun.elapsed();
+        if took >= SLICE {
+            sleep((2 * took).min(REST_MAX)).await;
+            begun = Instant::now();
+        }
+    }
+    found
 }
 
 impl<S: Store> Found<S> {
@@ -247,50 +235,20 @@ impl<S: Store> Found<S> {
         selection: &Selection,
         routes: &Routes,
         wants: Wants,
+        (envelopes, outcomes): &(Reader<S>, Reader<S>),
     ) -> Result<(), QueueError> {
         let id = self.state.id;
         if wants.envelope || selection.asks_envelope() {
-            self.envelope = self.queue.envelope(id).await?;
+            self.envelope = self.queue.envelope_by(envelopes, id).await?;
             selection.by_envelope(&self.envelope, routes, &mut self.chosen);
         }
         if self.chosen.is_empty() {
             return Ok(());
         }
         if wants.outcomes || selection.asks_outcomes() {
-            self.outcomes = self.queue.last_outcomes(id).await?;
+            self.outcomes = self.queue.last_outcomes_by(outcomes, id).await?;
             selection.by_outcomes(&self.outcomes, &mut self.chosen);
         }
         Ok(())
     }
-}
-
-/// The results of `job` for all items, in their order; [`WIDTH`] jobs run at a
-/// time.
-async fn concurrently<T: 'static, R: 'static, F: Future<Output = R> + 'static>(
-    items: Vec<T>,
-    job: impl Fn(T) -> F + 'static,
-) -> Vec<R> {
-    let mut results = Vec::new();
-    results.resize_with(items.len(), || None);
-    let workers_count = WIDTH.min(items.len());
-    let items = Rc::new(RefCell::new(items.into_iter().enumerate()));
-    let results = Rc::new(RefCell::new(results));
-    let job = Rc::new(job);
-    let workers: Vec<_> = (0..workers_count)
-        .map(|_| {
-            let (items, results, job) = (Rc::clone(&items), Rc::clone(&results), Rc::clone(&job));
-            spawn(async move {
-                loop {
-                    let next = items.borrow_mut().next();
-                    let Some((index, item)) = next else { return };
-                    let result = job(item).await;
-                    results.borrow_mut()[index] = Some(result);
-                }
-            })
-        })
-        .collect();
-    for worker in workers {
-        worker.await;
-    }
-    results.take().into_iter().flatten().collect()
 }

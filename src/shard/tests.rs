@@ -171,6 +171,21 @@ fn pages_go_through_all_logs_and_end() {
 }
 
 #[test]
+fn what_was_read_ahead_is_a_hint_only() {
+    run(|| async {
+        let rig = Rig::new(&[0]).await;
+        let reader = rig.queue(0).reader_in_order();
+        for number in 0..50 {
+            // The last read went past the end of the log; this comes to lie there.
+            let address = format!("r{number}@x.org");
+            let id = rig.mail(0, "s@x.org", &[&address], b"a\r\n.\r\n").await;
+            let envelope = rig.queue(0).envelope_by(&reader, id).await.unwrap();
+            assert_eq!(envelope.recipients, [address]);
+        }
+    });
+}
+
+#[test]
 fn one_request_looks_at_a_bounded_number_of_messages() {
     run(|| async {
         let rig = Rig::new(&[0]).await;

@@ -37,8 +37,8 @@ enum Command {
     Serve(ServeArgs),
     /// Check the configuration and print what is in effect
     Check(CheckArgs),
-    /// Look into the queue of the running server
-    Queue(queue::QueueArgs),
+    /// Look into the queue of the running server, and change it
+    Queue(Box<queue::QueueArgs>),
 }
 
 /// Which configuration.
@@ -122,7 +122,9 @@ where
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(&args, crate::shard::start),
         Command::Check(args) => run_check(&args),
-        Command::Queue(args) => queue::run(&args, &mut std::io::stdout().lock()).map(success),
+        Command::Queue(args) => {
+            queue::run(&args, &mut std::io::stdout().lock(), &mut std::io::stderr()).map(success)
+        }
     };
     match done {
         Ok(code) => code,

@@ -65,8 +65,12 @@ impl Server {
     /// # Errors
     /// That, or an answer that makes no sense.
     pub fn ask(&mut self, ask: &Ask) -> Result<Answer, Trouble> {
-        let exchanged = self.exchange(ask);
-        let line = exchanged.map_err(|error| self.broken(&error))?;
+        self.put(ask).map_err(|error| self.broken(&error))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Answer, Trouble> {
+        let line = self.line().map_err(|error| self.broken(&error))?;
         match serde_json::from_slice(&line) {
             Ok(Answer::Error(wrong)) => Err(Trouble::Server(Failure::runtime(wrong))),
             Ok(answer) => Ok(answer),
@@ -74,15 +78,50 @@ impl Server {
         }
     }
 
-    /// What follows an answer.
-    pub fn stream(&mut self) -> &mut impl Read {
-        &mut self.stream
+    /// Copies to `out` the bytes that follow an answer, part by part.
+    ///
+    /// # Errors
+    /// The server says that it cannot go on, or breaks off.
+    pub fn copy_parts(&mut self, out: &mut impl Write) -> Result<(), Trouble> {
+        loop {
+            match self.answer()? {
+                Answer::Part(0) => return Ok(()),
+                Answer::Part(length) => self.copy(length as u64, out)?,
+                _ => return Err(self.unexpected()),
+            }
+        }
     }
 
-    fn exchange(&mut self, ask: &Ask) -> io::Result<Vec<u8>> {
+    fn copy(&mut self, mut left: u64, out: &mut impl Write) -> Result<(), Trouble> {
+        while left > 0 {
+            let taken = {
+                let bytes = match self.stream.fill_buf() {
+                    Ok([]) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    other => other,
+                };
+                match bytes {
+                    Ok(bytes) => {
+                        let taken = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                        out.write_all(&bytes[..taken])?;
+                        Ok(taken)
+                    }
+                    Err(error) => Err(error),
+                }
+            };
+            let taken = taken.map_err(|error| self.broken(&error))?;
+            self.stream.consume(taken);
+            left -= taken as u64;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, ask: &Ask) -> io::Result<()> {
         let mut request = serde_json::to_vec(ask)?;
         request.push(b'\n');
-        self.stream.get_mut().write_all(&request)?;
+        self.stream.get_mut().write_all(&request)
+    }
+
+    fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
         (&mut self.stream).take(ANSWER_MAX).read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {

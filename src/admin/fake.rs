@@ -3,17 +3,27 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_channel::Receiver;
 use hdrhistogram::Histogram;
 
 use super::control::{Control, Phase};
 use super::fleet::{Fleet, Member};
-use crate::base::{Disposition, EnhancedCode, Outcome, Place, QueueId, Reply, ShardId, UnixMillis};
-use crate::config::Config;
-use crate::shard::control::{
-    Listed, ListedRecipient, Page, Request, ShardSnapshot, Shown, SiteState,
+use crate::base::{
+    Disposition, EnhancedCode, Envelope, Location, Outcome, Place, QueueId, Reply, ShardId,
+    UnixMillis,
 };
+use crate::config::Config;
+use crate::io::clock;
+use crate::policy::route::Routes;
+use crate::queue::{MessageState, PendingRecipient};
+use crate::shard::control::{
+    Action, Listed, ListedRecipient, LogFiles, Order, Ordered, OrderedMessage, Page, Part, Range,
+    Request, ShardSnapshot, Shown, SiteState, Target,
+};
+use crate::shard::order::concerns;
+use crate::shard::select::Selection;
 
 /// How a fake shard behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +38,12 @@ pub enum Manner {
     Stuck,
     /// Has ended.
     Gone,
+    /// Looks for long at its queue and finds nothing, for ever.
+    Barren,
+    /// Has not read all of its queue yet.
+    Loading,
+    /// Can record nothing: orders fail, and messages break off.
+    Failing,
 }
 
 /// Messages queued on each fake shard.
@@ -68,41 +84,48 @@ async fn serve(id: ShardId, manner: Manner, inbox: Receiver<Request<Config>>) {
         std::future::pending::<()>().await;
     }
     while let Ok(request) = inbox.recv().await {
-        match (manner, request) {
-            (Manner::Well | Manner::Poisoned, request) => {
-                if answer(id, manner, request) {
-                    return;
-                }
-            }
-            (_, request) => kept.push(request),
+        if manner == Manner::Silent {
+            kept.push(request);
+            continue;
+        }
+        if manner == Manner::Barren {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        if answer(id, manner, request).await {
+            return;
         }
     }
 }
 
 /// Answers one request; true when it was the last.
-pub fn answer(id: ShardId, manner: Manner, request: Request<Config>) -> bool {
+pub async fn answer(id: ShardId, manner: Manner, request: Request<Config>) -> bool {
     match request {
         Request::Snapshot(reply) => {
             let mut snapshot = snapshot(id.0);
             snapshot.poisoned = (manner == Manner::Poisoned).then(|| "fdatasync failed".into());
             let _ = reply.try_send(snapshot);
         }
-        Request::List { after, limit, reply } => {
-            let mut rest: Vec<_> =
-                (1..=QUEUED).map(|n| listed(id, n)).filter(|m| Some(m.id) > after).collect();
-            let more = rest.len() > limit;
-            rest.truncate(limit);
-            let next = more.then(|| rest.last().expect("limit is not 0").id);
-            let _ = reply.try_send(Page { messages: rest, next });
+        Request::List { range, reply } => {
+            let _ = reply.try_send(page(id, manner, &range));
         }
-        Request::Show { id: wanted, message, reply } => {
+        Request::Show { id: wanted, parts, reply } => {
             let listed = (1..=QUEUED).map(|n| listed(id, n)).find(|m| m.id == wanted);
-            let _ = reply.try_send(listed.map(|listed| Shown {
-                listed,
-                helo: "client.example".into(),
-                client: "192.0.2.7".into(),
-                message: message.then(|| b"Subject: x\r\n\r\n\xff\n{\"page\":1}\n".to_vec()),
-            }));
+            let has_it = listed.is_some();
+            let (helo, client) = ("client.example".into(), "192.0.2.7".into());
+            let _ = reply.try_send(listed.map(|listed| Shown { listed, helo, client }));
+            if let (Some(parts), true) = (parts, has_it) {
+                let last = match manner {
+                    Manner::Failing => Part::Failed("damaged record".into()),
+                    _ => Part::End,
+                };
+                let first = b"Subject: x\r\n\r\n".to_vec();
+                for part in [Part::Bytes(first), Part::Bytes(b"{\"page\":1}\n".to_vec()), last] {
+                    let _ = parts.send(part).await;
+                }
+            }
+        }
+        Request::Order { order, target, reply } => {
+            let _ = reply.try_send(ordered(id, manner, &order, &target));
         }
         Request::Reload(_) => {}
         Request::Drain { reply, .. } => {
@@ -113,8 +136,95 @@ pub fn answer(id: ShardId, manner: Manner, request: Request<Config>) -> bool {
     false
 }
 
+/// What a shard that is still reading has left to read.
+fn unread(manner: Manner) -> u64 {
+    if manner == Manner::Loading { 12 } else { 0 }
+}
+
+/// As `shard::answer` does, of messages that do not change.
+fn page(id: ShardId, manner: Manner, range: &Range) -> Page {
+    if manner == Manner::Barren {
+        return Page { next: Some(listed(id, 1).id), ..Page::default() };
+    }
+    let mut messages: Vec<_> = (1..=QUEUED)
+        .map(|number| listed(id, number))
+        .filter(|m| Some(m.id) > range.after && m.arrival <= range.until)
+        .filter(|m| !chosen(m, &range.selection, None).is_empty())
+        .collect();
+    let next = (messages.len() > range.limit).then(|| messages[range.limit - 1].id);
+    messages.truncate(range.limit);
+    Page { messages, next, unread: unread(manner) }
+}
+
+/// As `shard::order` does, of messages that do not change.
+fn ordered(id: ShardId, manner: Manner, order: &Order, target: &Target) -> Ordered {
+    if manner == Manner::Failing {
+        let trouble = Some("the queue's log has failed: EIO".into());
+        return Ordered { trouble, ..Ordered::default() };
+    }
+    let (found, selection, next) = match target {
+        Target::Named(ids, selection) => {
+            let all = (1..=QUEUED).map(|number| listed(id, number));
+            (all.filter(|m| ids.contains(&m.id)).collect(), selection, None)
+        }
+        Target::Matching(range) => {
+            let page = page(id, manner, range);
+            (page.messages, &range.selection, page.next)
+        }
+    };
+    let is_named = matches!(target, Target::Named(..));
+    let told = found.iter().map(|listed| {
+        let recipients = chosen(listed, selection, Some(order.action));
+        OrderedMessage {
+            id: listed.id,
+            sender: listed.sender.clone(),
+            recipients: recipients.iter().map(|_| listed.recipients[0].address.clone()).collect(),
+            damaged: None,
+        }
+    });
+    let messages = told.filter(|message| is_named || !message.recipients.is_empty()).collect();
+    Ordered { messages, next, unread: unread(manner), trouble: None }
+}
+
+/// The recipients of `listed` that are meant, and that `action` concerns.
+fn chosen(listed: &Listed, selection: &Selection, action: Option<Action>) -> Vec<u16> {
+    let config = config();
+    let routes = Routes::new(&config.routes, &config.hostname);
+    let recipients = listed.recipients.iter().enumerate();
+    let pending: Vec<_> = recipients
+        .map(|(index, recipient)| PendingRecipient {
+            recipient: index as u16,
+            attempts: recipient.attempts,
+            next_attempt: recipient.next_attempt.unwrap_or_default(),
+            out: recipient.out,
+            held: recipient.held,
+        })
+        .collect();
+    let state = MessageState {
+        id: listed.id,
+        size: listed.size,
+        arrival: listed.arrival,
+        at: Location::default(),
+        recipients_total: pending.len() as u16,
+        recipients: pending,
+    };
+    let envelope = Envelope {
+        sender: listed.sender.clone(),
+        recipients: listed.recipients.iter().map(|r| r.address.clone()).collect(),
+        ..Envelope::default()
+    };
+    let outcomes: Vec<_> = listed.recipients.iter().filter_map(|r| r.last.clone()).collect();
+    let mut chosen = selection.by_index(&state, clock::wall());
+    selection.by_envelope(&envelope, &routes, &mut chosen);
+    selection.by_outcomes(&outcomes, &mut chosen);
+    let concerned = |index: &u16| {
+        action.is_none_or(|action| concerns(action, &state.recipients[usize::from(*index)]))
+    };
+    chosen.into_iter().filter(concerned).collect()
+}
+
 /// The `number`th message of a fake shard: the first is out for delivery, the
-/// others wait.
+/// fifth is held, the others wait.
 pub fn listed(shard: ShardId, number: u32) -> Listed {
     let at = UnixMillis(1_700_000_060_000);
     let last = Outcome {
@@ -126,7 +236,7 @@ pub fn listed(shard: ShardId, number: u32) -> Listed {
         attempts: 2,
         next_attempt: UnixMillis(1_700_000_360_000),
     };
-    let waits = number > 1;
+    let (out, held) = (number == 1, number == 5);
     Listed {
         id: QueueId { log: shard, place: Place { segment: 1, offset: number * 4096 } },
         arrival: UnixMillis(1_700_000_000_000),
@@ -134,9 +244,11 @@ pub fn listed(shard: ShardId, number: u32) -> Listed {
         sender: if number == 2 { String::new() } else { format!("s{number}@example.com") },
         recipients: vec![ListedRecipient {
             address: format!("r{number}@example.org"),
-            attempts: if waits { 2 } else { 0 },
-            next_attempt: waits.then_some(last.next_attempt),
-            last: waits.then_some(last),
+            attempts: if out { 0 } else { 2 },
+            next_attempt: (!out && !held).then_some(last.next_attempt),
+            out,
+            held,
+            last: (!out).then_some(last),
         }],
         damaged: None,
     }
@@ -155,7 +267,7 @@ pub fn snapshot(shard: u16) -> ShardSnapshot {
         sessions: 1,
         queued_messages: u64::from(QUEUED),
         queued_bytes: 5015,
-        segments: 2,
+        files: LogFiles { in_use: 2, spare: 3, amplification: 1.25, ..LogFiles::default() },
         body_memory: 0,
         poisoned: None,
         unreadable: None,

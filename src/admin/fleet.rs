@@ -13,12 +13,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::base::{QueueId, ShardId};
 use crate::config::Config;
-use crate::shard::control::{Page, Request, ShardSnapshot, Shown};
+use crate::shard::control::{
+    Order, Ordered, Page, Part, Range, Request, ShardSnapshot, Shown, Target,
+};
 
 /// How long a shard may take to answer from memory.
 const FIGURES: Duration = Duration::from_secs(2);
 /// How long it may take to answer from its log.
-const READING: Duration = Duration::from_secs(30);
+pub const READING: Duration = Duration::from_secs(30);
 
 /// Why a shard gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,23 +78,53 @@ impl Fleet {
         collect(asked, FIGURES).await
     }
 
-    /// At most `limit` messages of the shard at `index`, those after `after`;
-    /// `None` past the last shard.
-    pub async fn page(
-        &self,
-        index: usize,
-        after: Option<QueueId>,
-        limit: usize,
-    ) -> Option<Result<Page, Silence>> {
+    /// A page of the queue of the shard at `index`; `None` past the last shard.
+    pub async fn page(&self, index: usize, range: Range) -> Option<Result<Page, Silence>> {
         let member = self.0.get(index)?;
-        let asked = ask(member, READING, |reply| Request::List { after, limit, reply });
+        let asked = ask(member, READING, |reply| Request::List { range, reply });
         Some(answer(member.id, asked, Instant::now() + READING, READING).await)
     }
 
+    /// Has the shard at `index` carry out an order for a part of its queue;
+    /// `None` past the last shard.
+    pub async fn order(
+        &self,
+        index: usize,
+        order: &Order,
+        range: Range,
+    ) -> Option<Result<Ordered, Silence>> {
+        let member = self.0.get(index)?;
+        let (order, target) = (order.clone(), Target::Matching(range));
+        let asked = ask(member, READING, |reply| Request::Order { order, target, reply });
+        Some(answer(member.id, asked, Instant::now() + READING, READING).await)
+    }
+
+    /// Has every shard carry out an order for those of the messages named that
+    /// it has.
+    pub async fn order_named(
+        &self,
+        order: &Order,
+        target: &Target,
+    ) -> Vec<Result<Ordered, Silence>> {
+        let (order, target) = (order.clone(), target.clone());
+        let make = |reply| Request::Order { order: order.clone(), target: target.clone(), reply };
+        collect(self.ask_all(READING, make), READING).await
+    }
+
     /// The message `id`, whichever shard has it (a shard may have adopted the
-    /// log of another), and why some shards could not say.
-    pub async fn show(&self, id: QueueId, message: bool) -> (Option<Shown>, Vec<Silence>) {
-        let asked = self.ask_all(READING, |reply| Request::Show { id, message, reply });
+    /// log of another), and why some shards could not say. Its bytes go to
+    /// `parts`.
+    pub async fn show(
+        &self,
+        id: QueueId,
+        parts: Option<Sender<Part>>,
+    ) -> (Option<Shown>, Vec<Silence>) {
+        let asked = self.ask_all(READING, |reply| {
+            let parts = parts.clone();
+            Request::Show { id, parts, reply }
+        });
+        // What is left is with the shards, so that the end of the last is seen.
+        drop(parts);
         let mut silent = Vec::new();
         let mut found = None;
         for answer in collect(asked, READING).await {

@@ -40,6 +40,7 @@ impl Health {
                         status = worse(status, "full");
                         reasons.push(full(shard));
                     }
+                    reasons.extend(remarks(shard));
                 }
             }
         }
@@ -94,6 +95,27 @@ fn full(shard: &ShardSnapshot) -> String {
     )
 }
 
+/// What an operator should know though mail is accepted.
+fn remarks(shard: &ShardSnapshot) -> Vec<String> {
+    let (number, files) = (shard.shard, &shard.files);
+    let mut remarks = Vec::new();
+    if files.unread > 0 {
+        remarks.push(format!(
+            "shard {number} is still reading its queue: {} segments left; older mail waits, new \
+             mail is taken",
+            files.unread
+        ));
+    }
+    if files.quarantined > 0 {
+        remarks.push(format!(
+            "shard {number} keeps {} segments aside because records in them are damaged; inspect \
+             them with ringpost-segments",
+            files.quarantined
+        ));
+    }
+    remarks
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +149,13 @@ mod tests {
         assert!(health.reasons[2].contains("shard 3 has ended"));
         assert!(health.reasons[3].contains("draining"));
         assert_eq!(Health::of(Phase::Starting, &[]).status, "starting");
+        let mut reading = fake::snapshot(4);
+        reading.files.unread = 7;
+        reading.files.quarantined = 1;
+        let health = Health::of(Phase::Ready, &[Ok(reading)]);
+        assert!(health.is_ok(), "mail is taken");
+        assert!(health.reasons[0].contains("shard 4 is still reading its queue: 7 segments"));
+        assert!(health.reasons[1].contains("ringpost-segments"), "{health:?}");
         assert_eq!(Health::of(Phase::Draining, &answers[..2]).status, "full");
     }
 }

@@ -71,11 +71,17 @@ pub fn encode(scrape: Scrape) -> Result<String, fmt::Error> {
 /// A gauge of a shard: name, help, value.
 type ShardGauge = (&'static str, &'static str, fn(&ShardSnapshot) -> u64);
 
-const SHARD_GAUGES: [ShardGauge; 7] = [
+const SHARD_GAUGES: [ShardGauge; 11] = [
     ("sessions", "Open SMTP sessions", |s| s.sessions),
     ("queued_messages", "Messages not settled yet", |s| s.queued_messages),
     ("queued_bytes", "Bytes of the messages not settled yet", |s| s.queued_bytes),
-    ("segments", "Segment files in use", |s| s.segments),
+    ("segments", "Segment files in use", |s| s.files.in_use),
+    ("segments_spare", "Segment files that wait to be used", |s| s.files.spare),
+    ("segments_quarantined", "Segments kept because records in them are damaged", |s| {
+        s.files.quarantined
+    }),
+    ("segments_unread", "Segments still to be read after the start", |s| s.files.unread),
+    ("live_bytes", "Bytes of records that queued messages need", |s| s.files.live_bytes),
     ("body_memory_bytes", "Bytes of bodies in memory to be delivered", |s| s.body_memory),
     ("poisoned", "1 while the shard refuses mail after a failed write", |s| {
         u64::from(s.poisoned.is_some())
@@ -168,6 +174,12 @@ impl Scrape {
             for shard in self.heard() {
                 metric.encode_family(&[("shard", shard.shard.0)])?.encode_gauge(&value(shard))?;
             }
+        }
+        let (name, help) = ("space_amplification", "Bytes in segments for each byte needed");
+        let mut metric = family(encoder, name, help, MetricType::Gauge)?;
+        for shard in self.heard() {
+            let value = shard.files.amplification;
+            metric.encode_family(&[("shard", shard.shard.0)])?.encode_gauge(&value)?;
         }
         Ok(())
     }
@@ -296,6 +308,8 @@ mod tests {
             "# TYPE ringpost_sessions gauge",
             "ringpost_sessions{shard=\"0\"} 3",
             "ringpost_poisoned{shard=\"0\"} 0",
+            "ringpost_segments_spare{shard=\"0\"} 3",
+            "ringpost_space_amplification{shard=\"1\"} 1.25",
             "ringpost_poisoned{shard=\"1\"} 1",
             "ringpost_shards_silent 1",
             "ringpost_durability{mode=\"sync\"} 1",

@@ -12,7 +12,8 @@
 //! | `logging` | the thread that owns standard error, `tracing` on top of it |
 //! | `signals`, `reload` | what ends or changes a running server |
 //! | `health`, `metrics`, `http`, `bounded` | `/healthz`, `/metrics` |
-//! | `wire`, `socket` | the admin socket: its words, its server |
+//! | `wire`, `view`, `filter`, `socket` | the admin socket: its words, its server |
+//! | `answers`, `pages`, `who` | what it answers, page by page, and to whom |
 //! | `queue`, `client`, `print` | `ringpost queue`: asks there, prints for people |
 //! | `notify` | the service manager's readiness protocol |
 //! | `hint` | the first message, for who runs ringpost without a configuration |
@@ -20,12 +21,14 @@
 pub mod check;
 pub mod cli;
 
+mod answers;
 mod bind;
 mod bounded;
 mod client;
 mod control;
 mod datadir;
 mod failure;
+mod filter;
 mod fleet;
 mod health;
 mod hint;
@@ -33,12 +36,15 @@ mod http;
 mod logging;
 mod metrics;
 mod notify;
+mod pages;
 mod print;
 mod queue;
 mod reload;
 mod serve;
 mod signals;
 mod socket;
+mod view;
+mod who;
 mod wire;
 
 #[cfg(test)]

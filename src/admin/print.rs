@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::wire::{MessageView, ShownView, SiteView, Summary};
+use super::view::{MessageView, OrderedMessageView, ShownView, SiteView, Summary};
 use crate::base::UnixMillis;
 
 /// The head of a list.
@@ -14,7 +14,11 @@ pub fn list_head(out: &mut impl Write) -> io::Result<()> {
 /// An entry of the list: a line, then for each recipient the reason why it
 /// waits and its address.
 pub fn message(out: &mut impl Write, message: &MessageView) -> io::Result<()> {
-    let mark = if message.queue_name == "active" { '*' } else { ' ' };
+    let mark = match message.queue_name.as_str() {
+        "active" => '*',
+        "hold" => '!',
+        _ => ' ',
+    };
     let (id, size) = (&message.queue_id, message.message_size);
     let (time, sender) = (utc(message.arrival_time), tame(&message.sender));
     writeln!(out, "{id}{mark} {size:>8} {time} {sender}")?;
@@ -24,10 +28,13 @@ pub fn message(out: &mut impl Write, message: &MessageView) -> io::Result<()> {
     for recipient in &message.recipients {
         if let Some(reason) = &recipient.delay_reason {
             write!(out, "      ({}; attempts {}", tame(reason), recipient.attempts)?;
-            match recipient.next_attempt {
-                Some(next) => writeln!(out, ", next {})", utc(next))?,
-                None => writeln!(out, ", under way)")?,
+            match (recipient.held, recipient.next_attempt) {
+                (true, _) => writeln!(out, ", held)")?,
+                (false, Some(next)) => writeln!(out, ", next {})", utc(next))?,
+                (false, None) => writeln!(out, ", under way)")?,
             }
+        } else if recipient.held {
+            writeln!(out, "      (held)")?;
         }
         writeln!(out, "{:48}{}", "", tame(&recipient.address))?;
     }
@@ -54,7 +61,11 @@ pub fn shown(out: &mut impl Write, shown: &ShownView) -> io::Result<()> {
     for recipient in &message.recipients {
         writeln!(out, "recipient  {}", tame(&recipient.address))?;
         writeln!(out, "  attempts {}", recipient.attempts)?;
-        let next = recipient.next_attempt.map_or("under way".to_owned(), utc);
+        let next = match (recipient.held, recipient.next_attempt) {
+            (true, _) => "held until it is released".to_owned(),
+            (false, Some(next)) => utc(next),
+            (false, None) => "under way".to_owned(),
+        };
         writeln!(out, "  next     {next}")?;
         if let Some(reason) = &recipient.delay_reason {
             writeln!(out, "  last     {}", tame(reason))?;
@@ -78,24 +89,37 @@ pub fn summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     }
     writeln!(
         out,
-        "accepted {}, delivered {}, deferred {} times, failed {}, expired {}\n",
+        "accepted {}, delivered {}, deferred {} times, failed {}, expired {}, dropped {}\n",
         count("messages_accepted"),
         count("recipients_delivered"),
         count("recipients_deferred"),
         count("recipients_failed"),
-        count("recipients_expired")
+        count("recipients_expired"),
+        count("recipients_dropped")
     )?;
-    writeln!(out, "Shard   CPU  Sessions    Queued      Kbytes  Segments")?;
+    writeln!(out, "Shard   CPU  Sessions    Queued      Kbytes")?;
+    for shard in &summary.shards {
+        let cpu = shard.cpu.map_or("-".to_owned(), |cpu| cpu.to_string());
+        let kbytes = shard.queued_bytes.div_ceil(1024);
+        let (number, sessions, queued) = (shard.shard, shard.sessions, shard.queued_messages);
+        writeln!(out, "{number:>5} {cpu:>5} {sessions:>9} {queued:>9} {kbytes:>11}")?;
+    }
+    writeln!(
+        out,
+        "\nShard  Segments  Spare  Aside  Unread  Live Kbytes  Space/live  Moved Kbytes"
+    )?;
     for shard in &summary.shards {
         writeln!(
             out,
-            "{:>5} {:>5} {:>9} {:>9} {:>11} {:>9}",
+            "{:>5} {:>9} {:>6} {:>6} {:>7} {:>12} {:>11.2} {:>13}",
             shard.shard,
-            shard.cpu.map_or("-".to_owned(), |cpu| cpu.to_string()),
-            shard.sessions,
-            shard.queued_messages,
-            shard.queued_bytes.div_ceil(1024),
-            shard.segments
+            shard.segments,
+            shard.segments_spare,
+            shard.segments_quarantined,
+            shard.segments_unread,
+            shard.live_bytes.div_ceil(1024),
+            shard.space_amplification,
+            shard.bytes_moved.div_ceil(1024)
         )?;
     }
     if !summary.sites.is_empty() {
@@ -105,6 +129,19 @@ pub fn summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
         site_state(out, site)?;
     }
     Ok(())
+}
+
+/// What an order did to one message.
+pub fn ordered(out: &mut impl Write, message: &OrderedMessageView) -> io::Result<()> {
+    let id = &message.queue_id;
+    if message.recipients.is_empty() {
+        return writeln!(out, "{id}  (nothing to do)");
+    }
+    write!(out, "{id} ")?;
+    for recipient in &message.recipients {
+        write!(out, " {}", tame(&recipient.address))?;
+    }
+    writeln!(out)
 }
 
 fn site_state(out: &mut impl Write, site: &SiteView) -> io::Result<()> {

@@ -382,7 +382,8 @@ mod tests {
     use super::*;
     use crate::admin::cli::{ConfigArgs, Format};
     use crate::admin::fake::{self, Manner};
-    use crate::admin::wire::{Answer, Summary};
+    use crate::admin::view::Summary;
+    use crate::admin::wire::Answer;
     use crate::shard::control::Request;
 
     type Ready = async_channel::Sender<Result<Recovered, String>>;
@@ -439,7 +440,8 @@ mod tests {
                 stream.get_mut().write_all(b"{\"op\":\"summary\"}\n").unwrap();
                 let request = self.inbox.recv_blocking().unwrap();
                 assert!(matches!(request, Request::Snapshot(_)));
-                fake::answer(ShardId(0), Manner::Well, request);
+                let answered = fake::answer(ShardId(0), Manner::Well, request);
+                assert!(!futures_lite::future::block_on(answered), "that was not the end");
                 let mut line = String::new();
                 stream.read_line(&mut line).unwrap();
                 match serde_json::from_str(&line).unwrap() {

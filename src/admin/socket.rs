@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_channel::Receiver;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -18,19 +19,13 @@ use tokio::time::timeout;
 
 use super::control::Control;
 use super::failure::Failure;
-use super::health::Health;
-use super::wire::{Answer, Ask, PAGE_MAX, PageView, REQUEST_MAX, ShardView, ShownView};
-use super::wire::{SiteView, Summary};
-use crate::base::counters::Counters;
-use crate::base::{QueueId, UnixMillis};
-use crate::shard::control::ShardSnapshot;
+use super::fleet::READING;
+use super::wire::{Answer, Ask, REQUEST_MAX};
+use super::{answers, pages, who};
+use crate::shard::control::{Action, Part};
 
 /// Connections served at a time; others wait.
 const CONNECTIONS_MAX: usize = 32;
-/// Messages asked of a shard at a time, so that neither holds many envelopes.
-const STRIDE: usize = 50;
-/// Recipients after which a page is full.
-const PAGE_RECIPIENTS: usize = 10_000;
 /// How long a connection may be silent, or not take its answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -124,6 +119,7 @@ fn clear(path: &Path) -> Result<(), Failure> {
 }
 
 async fn converse(stream: UnixStream, control: &Control) -> io::Result<()> {
+    let uid = stream.peer_cred().ok().map(|peer| peer.uid());
     let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
@@ -133,17 +129,19 @@ async fn converse(stream: UnixStream, control: &Control) -> io::Result<()> {
         if !matches!(read.await, Ok(Ok(1..))) {
             return Ok(());
         }
-        let (reply, message, last) = match parse(&line) {
+        let (reply, parts, last) = match parse(&line) {
             Ok(ask) => {
-                let (reply, message) = answer(control, ask).await;
-                (reply, message, false)
+                let (reply, parts) = answer(control, ask, uid).await;
+                (reply, parts, false)
             }
             Err(wrong) => (Answer::Error(wrong), None, true),
         };
         let mut out = serde_json::to_vec(&reply)?;
         out.push(b'\n');
-        out.extend_from_slice(message.as_deref().unwrap_or_default());
         timeout(PATIENCE, stream.get_mut().write_all(&out)).await??;
+        if let Some(parts) = parts {
+            send_parts(stream.get_mut(), &parts).await?;
+        }
         if last {
             return Ok(());
         }
@@ -159,121 +157,62 @@ fn parse(line: &[u8]) -> Result<Ask, String> {
         Some(line) => serde_json::from_slice(line).map_err(|error| {
             format!(
                 "not a request: {error}; requests are {{\"op\":\"summary\"}}, \
-                 {{\"op\":\"list\",\"cursor\":...,\"limit\":...}} and \
-                 {{\"op\":\"show\",\"id\":...,\"message\":true}}"
+                 {{\"op\":\"list\",\"cursor\":...,\"limit\":...,\"filter\":{{...}}}}, \
+                 {{\"op\":\"show\",\"id\":...,\"message\":true}} and \
+                 {{\"op\":\"hold|release|retry|drop\",\"ids\":[...],\"filter\":{{...}}}}"
             )
         }),
     }
 }
 
-async fn answer(control: &Control, ask: Ask) -> (Answer, Option<Vec<u8>>) {
-    match ask {
-        Ask::Summary {} => (Answer::Summary(Box::new(summary(control).await)), None),
-        Ask::List { cursor, limit } => {
-            let page = page(control, cursor.as_deref(), limit.clamp(1, PAGE_MAX)).await;
-            (page.map_or_else(Answer::Error, Answer::Page), None)
+/// The answer, and the bytes that are to follow it.
+async fn answer(control: &Control, ask: Ask, uid: Option<u32>) -> (Answer, Option<Receiver<Part>>) {
+    let (action, order) = match ask {
+        Ask::Summary {} => {
+            return (Answer::Summary(Box::new(answers::summary(control).await)), None);
         }
-        Ask::Show { id, message } => match show(control, &id, message).await {
-            Ok((shown, message)) => (Answer::Shown(shown), message),
-            Err(wrong) => (Answer::Error(wrong), None),
-        },
-    }
-}
-
-/// Up to `limit` messages, fewer when they have very many recipients. The
-/// cursor is `SHARD` or `SHARD:ID`: pages go through one shard after the other,
-/// a stride at a time.
-async fn page(control: &Control, cursor: Option<&str>, limit: usize) -> Result<PageView, String> {
-    let (mut index, mut after) = match cursor {
-        None => (0, None),
-        Some(text) => read_cursor(text).ok_or_else(|| format!("no cursor: {text:?}"))?,
+        Ask::List { cursor, limit, filter } => {
+            let page = match filter.selection().map(Arc::new) {
+                Ok(selection) => pages::list(control, &selection, cursor.as_deref(), limit).await,
+                Err(wrong) => Err(wrong),
+            };
+            return (page.map_or_else(Answer::Error, Answer::Page), None);
+        }
+        Ask::Show { id, message } => {
+            return match answers::show(control, &id, message).await {
+                Ok((shown, parts)) => (Answer::Shown(shown), parts),
+                Err(wrong) => (Answer::Error(wrong), None),
+            };
+        }
+        Ask::Hold(order) => (Action::Hold, order),
+        Ask::Release(order) => (Action::Release, order),
+        Ask::Retry(order) => (Action::Retry, order),
+        Ask::Drop(order) => (Action::Drop, order),
     };
-    let mut view = PageView::default();
-    let mut recipients = 0;
-    while index < control.fleet.len() {
-        if view.messages.len() >= limit || recipients >= PAGE_RECIPIENTS {
-            view.next = Some(after.map_or(index.to_string(), |id| format!("{index}:{id}")));
-            break;
-        }
-        let stride = STRIDE.min(limit - view.messages.len());
-        let Some(page) = control.fleet.page(index, after, stride).await else { break };
-        let page = page.map_err(|silence| silence.to_string())?;
-        recipients += page.messages.iter().map(|m| m.recipients.len()).sum::<usize>();
-        view.messages.extend(page.messages.into_iter().map(Into::into));
-        (index, after) = match page.next {
-            Some(id) => (index, Some(id)),
-            None => (index + 1, None),
+    let by = uid.map_or_else(|| "an unknown user".to_owned(), who::name);
+    let done = pages::order(control, action, &order, by.into()).await;
+    (done.map_or_else(Answer::Error, Answer::Ordered), None)
+}
+
+/// Writes the bytes of a message as they come from its shard.
+async fn send_parts(stream: &mut UnixStream, parts: &Receiver<Part>) -> io::Result<()> {
+    loop {
+        let (head, bytes) = match timeout(READING, parts.recv()).await {
+            Ok(Ok(Part::Bytes(bytes))) if bytes.is_empty() => continue,
+            Ok(Ok(Part::Bytes(bytes))) => (Answer::Part(bytes.len()), bytes),
+            Ok(Ok(Part::End)) => (Answer::Part(0), Vec::new()),
+            Ok(Ok(Part::Failed(why))) => (Answer::Error(why), Vec::new()),
+            Ok(Err(_)) => (Answer::Error("its shard has ended".to_owned()), Vec::new()),
+            Err(_) => (Answer::Error("its shard does not go on".to_owned()), Vec::new()),
         };
-    }
-    Ok(view)
-}
-
-fn read_cursor(text: &str) -> Option<(usize, Option<QueueId>)> {
-    match text.split_once(':') {
-        None => Some((text.parse().ok()?, None)),
-        Some((index, id)) => Some((index.parse().ok()?, Some(id.parse().ok()?))),
-    }
-}
-
-async fn show(
-    control: &Control,
-    id: &str,
-    message: bool,
-) -> Result<(ShownView, Option<Vec<u8>>), String> {
-    let id: QueueId = id.parse().map_err(|wrong| format!("{id:?} is {wrong}"))?;
-    match control.fleet.show(id, message).await {
-        (Some(shown), _) => Ok(ShownView::new(shown)),
-        (None, silent) if silent.is_empty() => Err(format!(
-            "no message {id} is queued: it has been settled (the log says how: grep {id}), or was \
-             accepted by another server"
-        )),
-        (None, silent) => {
-            let why: Vec<_> = silent.iter().map(ToString::to_string).collect();
-            Err(format!("message {id} was not found, but {}", why.join("; ")))
+        let is_last = bytes.is_empty();
+        let mut line = serde_json::to_vec(&head)?;
+        line.push(b'\n');
+        timeout(PATIENCE, stream.write_all(&line)).await??;
+        timeout(PATIENCE, stream.write_all(&bytes)).await??;
+        if is_last {
+            return Ok(());
         }
-    }
-}
-
-async fn summary(control: &Control) -> Summary {
-    let answers = control.fleet.snapshots().await;
-    let health = Health::of(control.phase(), &answers);
-    let config = control.config();
-    let mut sum = Counters::default();
-    let mut shards = Vec::new();
-    let mut sites = Vec::new();
-    for shard in answers.into_iter().flatten() {
-        sum.add(&shard.counters);
-        shards.push(shard_view(&shard));
-        sites.extend(shard.sites.into_iter().map(|site| SiteView {
-            site: site.site,
-            queued: site.queued,
-            connections: site.connections,
-            back_off_until: site.back_off_until.map(UnixMillis::as_secs),
-            last_failure: site.last_failure,
-        }));
-    }
-    sites.sort_by(|a, b| a.site.cmp(&b.site));
-    Summary {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        hostname: config.hostname.clone(),
-        status: health.status.to_owned(),
-        reasons: health.reasons,
-        durability: config.durability.name().to_owned(),
-        started: control.started.as_secs(),
-        shards,
-        sites,
-        counters: sum.table().into_iter().map(|(name, _, n)| (name.to_owned(), n)).collect(),
-    }
-}
-
-fn shard_view(shard: &ShardSnapshot) -> ShardView {
-    ShardView {
-        shard: shard.shard.0,
-        cpu: shard.cpu,
-        sessions: shard.sessions,
-        queued_messages: shard.queued_messages,
-        queued_bytes: shard.queued_bytes,
-        segments: shard.segments,
     }
 }
 
@@ -311,37 +250,11 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn pages_run_through_all_shards_without_gap_or_repeat() {
-        for limit in [1, 2, 3, 5, 7, 10, 1000] {
-            let control = fake::control(&[Manner::Well, Manner::Well]);
-            let mut ids = Vec::new();
-            let mut cursor: Option<String> = None;
-            loop {
-                let page = page(&control, cursor.as_deref(), limit).await.unwrap();
-                assert!(page.messages.len() <= limit);
-                ids.extend(page.messages.into_iter().map(|m| m.queue_id));
-                cursor = page.next;
-                if cursor.is_none() {
-                    break;
-                }
-            }
-            assert_eq!(ids.len(), 2 * fake::QUEUED as usize, "limit {limit}");
-            assert!(ids.is_sorted());
-            ids.dedup();
-            assert_eq!(ids.len(), 2 * fake::QUEUED as usize, "limit {limit}");
-        }
-    }
-
     proptest::proptest! {
         #[test]
-        fn no_line_is_too_strange_to_be_refused(line: Vec<u8>, text: String) {
+        fn no_line_is_too_strange_to_be_refused(line: Vec<u8>) {
             if let Err(wrong) = parse(&line) {
                 proptest::prop_assert!(!wrong.is_empty());
-            }
-            if let Some((index, after)) = read_cursor(&text) {
-                let again = after.map_or(index.to_string(), |id| format!("{index}:{id}"));
-                proptest::prop_assert_eq!(read_cursor(&again), Some((index, after)));
             }
         }
     }
@@ -367,12 +280,14 @@ mod tests {
     async fn show_finds_a_message_on_any_shard_and_explains_a_missing_one() {
         let id = fake::listed(crate::base::ShardId(1), 3).id;
         let ask = format!("{{\"op\":\"show\",\"id\":\"{id}\",\"message\":true}}\n");
-        let got = exchange(&[Manner::Well, Manner::Well], ask.as_bytes(), 3).await;
+        let got = exchange(&[Manner::Well, Manner::Well], ask.as_bytes(), 7).await;
         let Answer::Shown(shown) = serde_json::from_str(&got[0]).unwrap() else { panic!() };
         assert_eq!(shown.helo, "client.example");
         assert_eq!(shown.listed.queue_id, id.to_string());
-        assert_eq!(shown.message_length, Some(b"Subject: x\r\n\r\n\xff\n{\"page\":1}\n".len()));
-        assert_eq!(got[1], "Subject: x\r\n", "the bytes follow the line");
+        let follows: Vec<_> = got[1..].iter().map(String::as_str).collect();
+        let parts =
+            ["{\"part\":14}\n", "Subject: x\r\n", "\r\n", "{\"part\":11}\n", "{\"page\":1}\n"];
+        assert_eq!(follows, [&parts[..], &["{\"part\":0}\n"]].concat());
 
         let got = exchange(&[Manner::Well], ask.as_bytes(), 1).await;
         assert!(error_of(&got[0]).contains("it has been settled"), "{}", got[0]);

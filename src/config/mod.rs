@@ -30,3 +30,4 @@ pub use pattern::DomainPattern;
 pub use types::{
     Access, Admin, Config, Delivery, Limits, Listener, ListenerKind, NextHop, Queue, Route, Tls,
 };
+pub use units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size};

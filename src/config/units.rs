@@ -9,13 +9,13 @@ const TIME_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// What a size looks like, for messages.
-pub(super) const SIZE_FORM: &str = "a whole number with B, KiB, MiB or GiB, like \"64MiB\"";
+pub const SIZE_FORM: &str = "a whole number with B, KiB, MiB or GiB, like \"64MiB\"";
 /// What a duration looks like, for messages.
-pub(super) const DURATION_FORM: &str =
+pub const DURATION_FORM: &str =
     "whole numbers with d, h, m, s or ms, longest unit first, like \"5m\" or \"1h30m\"";
 
 /// Reads a size in bytes; `None` if `text` is none, or too large for 64 bits.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+pub fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split_number(text)?;
     let factor = SIZE_UNITS.iter().find(|(name, _)| *name == unit)?.1;
     number.checked_mul(factor)
@@ -30,7 +30,7 @@ pub(super) fn print_size(bytes: u64) -> String {
 
 /// Reads a duration; `None` if `text` is none, or too large for 64 bits of
 /// milliseconds.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut units = TIME_UNITS.iter();
     let mut total_ms: u64 = 0;

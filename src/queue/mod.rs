@@ -12,7 +12,7 @@
 //! write carries, `append`, `stream` and `orders` put records into batches,
 //! `commit` writes and flushes them. Segments: `upkeep` prepares, frees and cleans
 //! them. What is queued: `index`, rebuilt by `recover`; `reader` reads messages
-//! back, `view` answers questions. `state` is what all of these share, `options`
+//! back, `ahead` many of them in order, `view` answers questions. `state` is what all of these share, `options`
 //! how a log is kept and what is counted.
 //!
 //! Invariants:
@@ -24,6 +24,7 @@
 //!   nothing in it is needed to know the state of messages elsewhere.
 //! * After the first failed write or flush nothing is written any more.
 
+mod ahead;
 mod append;
 mod batch;
 pub mod checkpoint;

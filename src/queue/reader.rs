@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::ahead::Ahead;
 use super::error::QueueError;
 use super::format::{
     DATA_START, Kind, RECORD_HEADER, RecordHeader, Seal, SegmentHeader, segment_name,
@@ -48,6 +49,11 @@ pub(super) struct Told {
 }
 
 impl Record {
+    /// A record whose header has been read from `bytes`, which are all of it.
+    pub(super) fn new(header: RecordHeader, bytes: Vec<u8>) -> Self {
+        Record { header, bytes }
+    }
+
     pub(super) fn payload(&self) -> &[u8] {
         &self.bytes[RECORD_HEADER..]
     }
@@ -78,18 +84,25 @@ type OpenSegments<F> = RefCell<VecDeque<Rc<OpenSegment<F>>>>;
 pub struct Reader<S: Store> {
     store: S,
     open: Rc<OpenSegments<S::File>>,
+    ahead: Option<Rc<RefCell<Ahead>>>,
 }
 
 impl<S: Store> Clone for Reader<S> {
     fn clone(&self) -> Self {
-        Reader { store: self.store.clone(), open: Rc::clone(&self.open) }
+        Reader { store: self.store.clone(), open: Rc::clone(&self.open), ahead: self.ahead.clone() }
     }
 }
 
 impl<S: Store> Reader<S> {
     /// A reader of the log in `store`'s directory.
     pub fn new(store: S) -> Self {
-        Reader { store, open: Rc::default() }
+        Reader { store, open: Rc::default(), ahead: None }
+    }
+
+    /// A reader of the same log for who reads small records in their order. It
+    /// shares the open files, and nothing that was read, with others.
+    pub fn in_order(&self) -> Self {
+        Reader { ahead: Some(Rc::new(RefCell::new(Ahead::new()))), ..self.clone() }
     }
 
     /// The envelope of the message whose first record is there.
@@ -260,11 +273,19 @@ impl<S: Store> Reader<S> {
     /// The record at `place`, checked.
     async fn record(&self, place: Place, hint: usize) -> Result<Record, QueueError> {
         let segment = self.segment(place.segment).await?;
+        let known = self.ahead.as_ref().and_then(|a| a.borrow().record(place, segment.seal));
+        if let Some(record) = known {
+            return Ok(record);
+        }
+        let hint = self.ahead.as_ref().map_or(hint, |ahead| ahead.borrow_mut().length(place));
         let at = u64::from(place.offset);
         let left = segment.len.saturating_sub(at) as usize;
         let failed = || QueueError::io(format!("reading segment {:08x} failed", place.segment));
         let first = hint.max(RECORD_HEADER).min(left);
         let mut bytes = segment.file.read_at(at, first).await.map_err(failed())?;
+        if let Some(ahead) = &self.ahead {
+            ahead.borrow_mut().keep(place, &bytes);
+        }
         let header = RecordHeader::decode(&bytes, segment.seal, place.offset)
             .ok_or_else(|| damaged(place)(Malformed("no record begins there")))?;
         let len = RECORD_HEADER + header.len as usize;

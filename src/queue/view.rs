@@ -7,7 +7,7 @@ use super::Queue;
 use super::error::QueueError;
 use super::index::Status;
 use super::options::{QueueCounters, SegmentStats};
-use super::reader::BodyReader;
+use super::reader::{BodyReader, Reader};
 use super::record::NOWHERE;
 use super::state::TYPICAL_RECORD;
 use crate::base::{Envelope, Location, Mail, Outcome, Place, QueueId, ShardId, UnixMillis};
@@ -148,8 +148,27 @@ impl<S: Store> Queue<S> {
     /// # Errors
     /// `Unknown`, `Io` or `Damaged`.
     pub async fn envelope(&self, id: QueueId) -> Result<Envelope, QueueError> {
+        self.envelope_by(&self.0.reader, id).await
+    }
+
+    /// A reader for [`Queue::envelope_by`] or [`Queue::last_outcomes_by`], for
+    /// who goes through the queue in order. One for each of the two: they read
+    /// different places.
+    pub fn reader_in_order(&self) -> Reader<S> {
+        self.0.reader.in_order()
+    }
+
+    /// As [`Queue::envelope`], by a reader of the caller's.
+    ///
+    /// # Errors
+    /// `Unknown`, `Io` or `Damaged`.
+    pub async fn envelope_by(
+        &self,
+        reader: &Reader<S>,
+        id: QueueId,
+    ) -> Result<Envelope, QueueError> {
         let (at, _, _reading) = self.written(id).await?;
-        self.noticing(self.0.reader.envelope(at.first).await)
+        self.noticing(reader.envelope(at.first).await)
     }
 
     /// The last outcome of each pending recipient that has one. Words that can
@@ -158,6 +177,18 @@ impl<S: Store> Queue<S> {
     /// # Errors
     /// `Unknown`, or `Poisoned` before they were written.
     pub async fn last_outcomes(&self, id: QueueId) -> Result<Vec<Outcome>, QueueError> {
+        self.last_outcomes_by(&self.0.reader, id).await
+    }
+
+    /// As [`Queue::last_outcomes`], by a reader of the caller's.
+    ///
+    /// # Errors
+    /// `Unknown`, or `Poisoned` before they were written.
+    pub async fn last_outcomes_by(
+        &self,
+        reader: &Reader<S>,
+        id: QueueId,
+    ) -> Result<Vec<Outcome>, QueueError> {
         let (first, known): (Place, Vec<(u16, Place)>) = {
             let state = self.0.state.borrow();
             let entry = state.index.get(id.place).filter(|_| id.log == self.0.options.log);
@@ -172,7 +203,7 @@ impl<S: Store> Queue<S> {
         let mut outcomes = Vec::with_capacity(known.len());
         for (recipient, at) in known {
             self.wait_written(at).await?;
-            if let Ok(found) = self.0.reader.outcome(at, id.place, first, recipient).await {
+            if let Ok(found) = reader.outcome(at, id.place, first, recipient).await {
                 outcomes.extend(found);
             }
         }

@@ -1,106 +1,100 @@
-//! Answers to the control thread: figures, pages of the queue, one message.
-//!
-//! A page reads the envelope of each message from the log, a bounded number of
-//! them between two turns of the executor, so that listing a long queue does
-//! not hold up mail. What is listed is collected page by page, never whole.
+//! Answers to the control thread from the queue: pages of it, one message, its
+//! bytes. `scan` finds and reads the messages; `order` does something to them.
 
-use crate::base::{Outcome, QueueId, ShardId};
-use crate::io::executor::yield_now;
-use crate::io::store::Store;
-use crate::mail::stuffing;
-use crate::queue::{MessageState, Queue, QueueError};
+use std::rc::Rc;
+use std::sync::Arc;
 
-use super::control::{Listed, ListedRecipient, Page, Shown};
+use async_channel::Sender;
+
+use super::control::{Listed, ListedRecipient, Page, Part, Range, Shown};
 use super::logs::Logs;
+use super::maillog::MailLog;
+use super::scan::{Found, Wants, named, scan};
+use super::select::Selection;
+use crate::base::counters::SharedCounters;
+use crate::base::{Outcome, QueueId};
+use crate::io::store::Store;
+use crate::mail::stuffing::Unstuffer;
+use crate::policy::route::Routes;
+use crate::queue::{BodyReader, MessageState, PendingRecipient, QueueError};
 
-/// Most messages read for one page, whatever was asked for.
-const PAGE_MAX: usize = 1000;
-/// Most bytes of a message that `show` returns.
-const SHOWN_MAX: usize = 64 * 1024 * 1024;
-/// Envelopes read before other tasks get a turn.
-const TURN: usize = 16;
-
-/// One page of the queue of all `logs`, in order of id.
-pub(super) async fn page<S: Store>(logs: &Logs<S>, after: Option<QueueId>, limit: usize) -> Page {
-    let limit = limit.clamp(1, PAGE_MAX);
-    let ids = ids_after(logs, after, limit);
-    let next = if ids.len() == limit { ids.last().copied() } else { None };
-    let mut messages = Vec::with_capacity(ids.len());
-    for (index, id) in ids.into_iter().enumerate() {
-        let queue = logs.get(&id.log).cloned();
-        if let Some(queue) = queue {
-            messages.extend(listed(&queue, id).await.map(|found| found.0));
-        }
-        if index % TURN == TURN - 1 {
-            yield_now().await;
-        }
-    }
-    Page { messages, next }
+/// What a shard needs to answer questions about its queue.
+pub(super) struct Desk<S: Store> {
+    pub(super) logs: Rc<Logs<S>>,
+    pub(super) routes: Rc<Routes>,
+    pub(super) maillog: Rc<MailLog>,
+    pub(super) counters: SharedCounters,
 }
 
-fn ids_after<S: Store>(logs: &Logs<S>, after: Option<QueueId>, limit: usize) -> Vec<QueueId> {
-    let mut ids = Vec::new();
-    let first = after.map_or(ShardId(0), |id| id.log);
-    for (log, queue) in logs.range(first..) {
-        let from = after.filter(|id| id.log == *log);
-        ids.extend(queue.ids_after(from, limit - ids.len()));
-        if ids.len() >= limit {
+const ALL: Wants = Wants { envelope: true, outcomes: true };
+
+impl<S: Store> Desk<S> {
+    /// One page of the queue of all logs, in order of id.
+    pub(super) async fn page(&self, range: &Range) -> Page {
+        let (found, next) = scan(&self.logs, &self.routes, range, |_| true, ALL).await;
+        let messages = found.into_iter().map(|found| listed(found).0).collect();
+        Page { messages, next, unread: self.unread() }
+    }
+
+    /// Segments that are still to be read after the start.
+    pub(super) fn unread(&self) -> u64 {
+        self.logs.values().map(|queue| queue.segments().unread).sum()
+    }
+
+    /// One message with its details; `None` when no log here has it.
+    pub(super) async fn shown(&self, id: QueueId) -> Option<Shown> {
+        let all = Arc::new(Selection::default());
+        let found = named(&self.logs, &self.routes, &[id], &all, ALL).await.pop()?;
+        let (listed, helo, client) = listed(found);
+        Some(Shown { listed, helo, client })
+    }
+
+    /// Sends the message itself, un-stuffed. Not more than one part is read
+    /// ahead of a slow reader; one that has gone ends it.
+    pub(super) async fn send_parts(&self, id: QueueId, parts: Sender<Part>) {
+        let Some(queue) = self.logs.get(&id.log) else { return };
+        let last = match queue.body(id).await {
+            Ok(mut body) => match send_body(&mut body, &parts).await {
+                Ok(()) => Part::End,
+                Err(error) => Part::Failed(error.to_string()),
+            },
+            Err(error) => Part::Failed(error.to_string()),
+        };
+        let _ = parts.send(last).await;
+    }
+}
+
+async fn send_body<S: Store>(
+    body: &mut BodyReader<S>,
+    parts: &Sender<Part>,
+) -> Result<(), QueueError> {
+    let mut unstuffer = Unstuffer::new();
+    while let Some(wire) = body.next().await? {
+        let mut bytes = Vec::with_capacity(wire.len());
+        unstuffer.chunk(&wire).for_each(|piece| bytes.extend_from_slice(piece));
+        if parts.send(Part::Bytes(bytes)).await.is_err() {
             break;
         }
     }
-    ids
+    Ok(())
 }
 
-/// One message with its details; `None` when no log here has it.
-pub(super) async fn shown<S: Store>(logs: &Logs<S>, id: QueueId, message: bool) -> Option<Shown> {
-    let queue = logs.get(&id.log).cloned()?;
-    let (listed, helo, client) = listed(&queue, id).await?;
-    let message =
-        if message && listed.damaged.is_none() { body(&queue, id).await.ok() } else { None };
-    Some(Shown { listed, helo, client, message })
-}
-
-async fn body<S: Store>(queue: &Queue<S>, id: QueueId) -> Result<Vec<u8>, QueueError> {
-    let mut reader = queue.body(id).await?;
-    let mut wire = Vec::new();
-    while let Some(part) = reader.next().await? {
-        wire.extend_from_slice(&part);
-        if wire.len() > SHOWN_MAX {
-            wire.truncate(SHOWN_MAX);
-            break;
-        }
-    }
-    Ok(stuffing::unstuff(&wire))
-}
-
-/// A message as listed, with HELO and client; `None` when it has been settled
-/// meanwhile.
-async fn listed<S: Store>(queue: &Queue<S>, id: QueueId) -> Option<(Listed, String, String)> {
-    let state = queue.message(id)?;
-    let mut listed = Listed {
-        id,
+/// A message as listed, with HELO and client.
+fn listed<S: Store>(found: Found<S>) -> (Listed, String, String) {
+    let Found { state, envelope, outcomes, damaged, .. } = found;
+    let recipients = match damaged {
+        None => recipients(&state, &envelope.recipients, &outcomes),
+        Some(_) => Vec::new(),
+    };
+    let listed = Listed {
+        id: state.id,
         arrival: state.arrival,
         size: state.size,
-        sender: String::new(),
-        recipients: Vec::new(),
-        damaged: None,
+        sender: envelope.sender,
+        recipients,
+        damaged,
     };
-    let read = async {
-        let envelope = queue.envelope(id).await?;
-        let outcomes = queue.last_outcomes(id).await?;
-        Ok::<_, QueueError>((envelope, outcomes))
-    };
-    match read.await {
-        Ok((envelope, outcomes)) => {
-            listed.recipients = recipients(&state, &envelope.recipients, &outcomes);
-            listed.sender = envelope.sender;
-            Some((listed, envelope.helo, envelope.client))
-        }
-        Err(error) => {
-            listed.damaged = Some(error.to_string());
-            Some((listed, String::new(), String::new()))
-        }
-    }
+    (listed, envelope.helo, envelope.client)
 }
 
 fn recipients(
@@ -108,13 +102,16 @@ fn recipients(
     addresses: &[String],
     outcomes: &[Outcome],
 ) -> Vec<ListedRecipient> {
+    let waits = |pending: &PendingRecipient| !pending.out && !pending.held;
     state
         .recipients
         .iter()
         .map(|pending| ListedRecipient {
             address: addresses.get(usize::from(pending.recipient)).cloned().unwrap_or_default(),
             attempts: pending.attempts,
-            next_attempt: (!pending.out).then_some(pending.next_attempt),
+            next_attempt: waits(pending).then_some(pending.next_attempt),
+            out: pending.out,
+            held: pending.held,
             last: outcomes.iter().find(|o| o.recipient == pending.recipient).cloned(),
         })
         .collect()

@@ -8,8 +8,10 @@ use std::time::Duration;
 use async_channel::Sender;
 use hdrhistogram::Histogram;
 
+use super::select::Selection;
 use crate::base::counters::Counters;
 use crate::base::{Outcome, QueueId, ShardId, UnixMillis};
+pub use crate::queue::Action;
 pub use crate::relay::SiteState;
 
 /// A question from the control thread. Replies go to the sender inside; a
@@ -17,12 +19,10 @@ pub use crate::relay::SiteState;
 pub enum Request<C> {
     /// The shard's figures.
     Snapshot(Sender<ShardSnapshot>),
-    /// Queued messages in order of id, `limit` at most, those after `after`.
+    /// A page of queued messages, in order of id.
     List {
-        /// Start after this id; `None` for the beginning.
-        after: Option<QueueId>,
-        /// Most entries to return.
-        limit: usize,
+        /// Which.
+        range: Range,
         /// Where the page goes.
         reply: Sender<Page>,
     },
@@ -30,10 +30,20 @@ pub enum Request<C> {
     Show {
         /// Its id.
         id: QueueId,
-        /// Whether the body is wanted too (un-stuffed).
-        message: bool,
+        /// Where the message itself goes, un-stuffed and in parts, if it is
+        /// wanted. A slow reader holds up nothing but these parts.
+        parts: Option<Sender<Part>>,
         /// `None`: this shard has no such message.
         reply: Sender<Option<Shown>>,
+    },
+    /// Do something to queued messages.
+    Order {
+        /// What, and on whose behalf.
+        order: Order,
+        /// To which messages.
+        target: Target,
+        /// Told when what was done is durable.
+        reply: Sender<Ordered>,
     },
     /// Use this configuration from now on.
     Reload(Arc<C>),
@@ -46,13 +56,90 @@ pub enum Request<C> {
     },
 }
 
-/// A page of the queue.
+/// A part of the queue: messages in order of id.
+#[derive(Clone, Debug)]
+pub struct Range {
+    /// Which messages.
+    pub selection: Arc<Selection>,
+    /// Start after this id; `None` for the beginning.
+    pub after: Option<QueueId>,
+    /// Leave out what was accepted after this, so that who goes through the
+    /// queue does not run after new mail for ever.
+    pub until: UnixMillis,
+    /// Most messages to return.
+    pub limit: usize,
+}
+
+/// A page of the queue. It may be short, or empty, and not the last: a shard
+/// looks at a bounded number of messages for each page.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// The messages, in order of id.
     pub messages: Vec<Listed>,
     /// Where the next page begins; `None` when this was the last.
     pub next: Option<QueueId>,
+    /// Segments that are still to be read after a start; what is queued in them
+    /// is not known yet.
+    pub unread: u64,
+}
+
+/// What an operator wants done.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// What.
+    pub action: Action,
+    /// Who wants it, for the record and the log.
+    pub by: Arc<str>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// To which messages an order is.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// To these, as far as the selection has them.
+    Named(Arc<[QueueId]>, Arc<Selection>),
+    /// To all of a part of the queue.
+    Matching(Range),
+}
+
+/// What became of an order.
+#[derive(Clone, Debug, Default)]
+pub struct Ordered {
+    /// The messages concerned. Of those that were named also the ones for which
+    /// there was nothing to do: without recipients.
+    pub messages: Vec<OrderedMessage>,
+    /// Where the next page begins; `None` when this was the last.
+    pub next: Option<QueueId>,
+    /// Segments that are still to be read after a start.
+    pub unread: u64,
+    /// Why the rest was not done, if something stopped it.
+    pub trouble: Option<String>,
+}
+
+/// A message to which an order was.
+#[derive(Clone, Debug)]
+pub struct OrderedMessage {
+    /// Its id.
+    pub id: QueueId,
+    /// Reverse-path; empty for the null sender.
+    pub sender: String,
+    /// Recipients for which something was done.
+    pub recipients: Vec<String>,
+    /// Set when the envelope could not be read from the log, with the cause.
+    /// Recipients are then named by their numbers.
+    pub damaged: Option<String>,
+}
+
+/// A piece of a message that is shown.
+#[derive(Debug)]
+pub enum Part {
+    /// Its next bytes.
+    Bytes(Vec<u8>),
+    /// That was all of it.
+    End,
+    /// The rest cannot be read, and why.
+    Failed(String),
 }
 
 /// A queued message as listed.
@@ -80,8 +167,12 @@ pub struct ListedRecipient {
     /// Attempts made.
     pub attempts: u16,
     /// When the next is due; `None` while one is being made or waits in its
-    /// site's queue.
+    /// site's queue, and while the recipient is held.
     pub next_attempt: Option<UnixMillis>,
+    /// One is being made or waits in its site's queue.
+    pub out: bool,
+    /// Held back by an operator.
+    pub held: bool,
     /// The last outcome, if there was one.
     pub last: Option<Outcome>,
 }
@@ -95,8 +186,23 @@ pub struct Shown {
     pub helo: String,
     /// Address of the client; empty for mail made here.
     pub client: String,
-    /// The message, un-stuffed, if asked for (cut at 64 MiB).
-    pub message: Option<Vec<u8>>,
+}
+
+/// The files of a shard's logs, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LogFiles {
+    /// Segments in use.
+    pub in_use: u64,
+    /// Files that wait to be used again, or are prepared to be the next segment.
+    pub spare: u64,
+    /// Segments kept because some of their bytes are damaged.
+    pub quarantined: u64,
+    /// Segments that are still to be read after the start.
+    pub unread: u64,
+    /// Bytes of records that queued messages need.
+    pub live_bytes: u64,
+    /// Bytes in segments for each byte that is needed.
+    pub amplification: f64,
 }
 
 /// The figures of one shard.
@@ -114,8 +220,8 @@ pub struct ShardSnapshot {
     pub queued_messages: u64,
     /// Their bytes.
     pub queued_bytes: u64,
-    /// Segments in use.
-    pub segments: u64,
+    /// Its files.
+    pub files: LogFiles,
     /// Bytes of bodies in memory to be delivered.
     pub body_memory: u64,
     /// Why the shard refuses mail for good, if it does.

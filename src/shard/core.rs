@@ -13,12 +13,13 @@ use hdrhistogram::Histogram;
 use crate::base::counters::SharedCounters;
 use crate::io::executor::{Task, sleep, spawn, within};
 use crate::io::uring::UringStore;
+use crate::policy::route::Routes;
 use crate::queue::Queue;
 use crate::receive;
 use crate::relay::{Parcel, Parts, Relay};
 
-use super::answer;
-use super::control::{Request, ShardSnapshot};
+use super::answer::Desk;
+use super::control::{LogFiles, Request, ShardSnapshot};
 use super::hooks::{Back, Front};
 use super::logs::{Begun, Logs, begin_logs, log_dir, read_queue};
 use super::maillog::MailLog;
@@ -56,6 +57,7 @@ struct Core {
     maillog: Rc<MailLog>,
     delivery_latency: Rc<RefCell<Histogram<u64>>>,
     counters: SharedCounters,
+    desk: RefCell<Rc<Desk<UringStore>>>,
     commits: RefCell<Vec<Task<()>>>,
     /// Why what was queued before the start could not be read.
     unreadable: RefCell<Option<String>>,
@@ -127,17 +129,32 @@ fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> 
         Front { log: Rc::clone(&maillog), relay: relay.clone() },
         Rc::clone(&counters),
     );
+    let logs = Rc::new(logs);
+    let desk = Desk {
+        logs: Rc::clone(&logs),
+        routes: Rc::new(routes(&plan.config)),
+        maillog: Rc::clone(&maillog),
+        counters: Rc::clone(&counters),
+    };
+    let desk = RefCell::new(Rc::new(desk));
+    let unreadable = RefCell::default();
     Core {
         plan,
-        logs: Rc::new(logs),
+        logs,
         relay,
         receiver,
         maillog,
         delivery_latency,
         counters,
+        desk,
         commits,
-        unreadable: RefCell::default(),
+        unreadable,
     }
+}
+
+/// The routes as operators ask about them; the relay has its own.
+fn routes(config: &Config) -> Routes {
+    Routes::new(&config.routes, &config.hostname)
 }
 
 /// 1 ms to 30 days, two significant digits.
@@ -235,32 +252,74 @@ impl Core {
             Request::Snapshot(reply) => {
                 let _ = reply.try_send(self.snapshot());
             }
-            Request::List { after, limit, reply } => {
-                let logs = Rc::clone(&self.logs);
+            Request::List { range, reply } => {
+                let desk = self.desk();
                 let answer = async move {
-                    let _ = reply.try_send(answer::page(&logs, after, limit).await);
+                    let _ = reply.try_send(desk.page(&range).await);
                 };
                 spawn(answer).detach();
             }
-            Request::Show { id, message, reply } => {
-                let logs = Rc::clone(&self.logs);
+            Request::Show { id, parts, reply } => {
+                let desk = self.desk();
                 let answer = async move {
-                    let _ = reply.try_send(answer::shown(&logs, id, message).await);
+                    let shown = desk.shown(id).await;
+                    let is_whole = shown.as_ref().is_some_and(|s| s.listed.damaged.is_none());
+                    let _ = reply.try_send(shown);
+                    if let (Some(parts), true) = (parts, is_whole) {
+                        desk.send_parts(id, parts).await;
+                    }
+                };
+                spawn(answer).detach();
+            }
+            Request::Order { order, target, reply } => {
+                let desk = self.desk();
+                let answer = async move {
+                    let _ = reply.try_send(desk.ordered(&order, &target).await);
                 };
                 spawn(answer).detach();
             }
             Request::Reload(config) => {
                 self.receiver.reload(Rc::new(Config::clone(&config)));
                 self.relay.reload(Arc::new(Config::clone(&config)));
+                let Desk { logs, maillog, counters, .. } = &*self.desk();
+                let desk = Desk {
+                    logs: Rc::clone(logs),
+                    routes: Rc::new(routes(&config)),
+                    maillog: Rc::clone(maillog),
+                    counters: Rc::clone(counters),
+                };
+                self.desk.replace(Rc::new(desk));
             }
             // A second drain while one is under way: the first one answers.
             Request::Drain { .. } => {}
         }
     }
 
+    fn desk(&self) -> Rc<Desk<UringStore>> {
+        Rc::clone(&self.desk.borrow())
+    }
+
+    /// The files of all logs. A log's amplification counts by what it holds.
+    fn files(&self) -> LogFiles {
+        let mut files = LogFiles::default();
+        let (mut weighted, mut weight) = (0.0, 0.0);
+        for queue in self.logs.values() {
+            let log = queue.segments();
+            files.in_use += log.in_use;
+            files.spare += log.spare + log.prepared;
+            files.quarantined += log.quarantined;
+            files.unread += log.unread;
+            files.live_bytes += log.live_bytes;
+            let live = log.live_bytes.max(1) as f64;
+            weighted += log.amplification() * live;
+            weight += live;
+        }
+        files.amplification = weighted / weight;
+        files
+    }
+
     fn snapshot(&self) -> ShardSnapshot {
         let mut counters = self.counters.borrow().clone();
-        let mut segments = 0;
         for queue in self.logs.values() {
             let done = queue.counters();
             counters.appends += done.appends;
@@ -272,7 +331,10 @@ impl Core {
             counters.segments_created += done.segments_created;
             counters.segments_recycled += done.segments_recycled;
             counters.segments_freed += done.segments_freed;
-            segments += queue.segments().in_use;
+            counters.messages_moved += done.messages_moved;
+            counters.bytes_moved += done.bytes_moved;
+            counters.checkpoints_written += done.checkpoints;
+            counters.records_damaged += done.damaged;
         }
         ShardSnapshot {
             shard: self.plan.id,
@@ -281,7 +343,7 @@ impl Core {
             sessions: self.receiver.sessions() as u64,
             queued_messages: self.logs.values().map(|queue| queue.live() as u64).sum(),
             queued_bytes: self.logs.values().map(|queue| queue.bytes_live()).sum(),
-            segments,
+            files: self.files(),
             body_memory: self.relay.body_memory(),
             poisoned: self.logs.values().find_map(|queue| queue.poisoned()),
             unreadable: self.unreadable.borrow().clone(),

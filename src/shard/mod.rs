@@ -1,7 +1,7 @@
 //! Layer 5: one core. [`start`] makes a pinned executor for each plan and joins
 //! them by a mesh; `core` is the wiring of one, `hooks` where receiving and
-//! relaying meet, `logs` what a shard opens, `control` and `answer` what the
-//! control thread may ask.
+//! relaying meet, `logs` what a shard opens, `control` what the control thread may
+//! ask, `answer` and `order` what it gets back, by way of `scan` and `select`.
 
 mod answer;
 pub mod control;
@@ -10,6 +10,11 @@ mod hooks;
 mod logs;
 pub mod maillog;
 mod mesh;
+pub mod order;
+mod scan;
+pub mod select;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::TcpListener;

@@ -13,7 +13,7 @@ use super::batch::Commit;
 use super::error::QueueError;
 use super::fact::{First, MovedTo, Restated, What};
 use super::format::{Kind, META_MAX, RECORD_HEADER, aligned};
-use super::index::{Entry, Far, Status};
+use super::index::{Entry, Far, PartSizes, Status};
 use super::reader::Told;
 use super::record::{self, Moved, NOWHERE};
 use super::state::{Purpose, State};
@@ -317,7 +317,7 @@ fn relocate<F: StoreFile>(
     moved: Moved,
     first: First,
     place: Place,
-    parts: Vec<(u32, u64)>,
+    parts: PartSizes,
 ) {
     let Moved { id, size, extents, known } = moved;
     let far = Far { at: Location { first: place, commit: None }, size, parts };

@@ -322,7 +322,7 @@ async fn cleaning(plan: &Plan, base: &Path) {
         let ids = queue.ids_after(None, usize::MAX);
         let mut last = None;
         for (index, id) in ids.into_iter().enumerate() {
-            if scattered(index as u64) % 5 != 0 {
+            if !scattered(index as u64).is_multiple_of(5) {
                 let word = [outcome(Disposition::Delivered, 0)];
                 last = Some(queue.record(id, &word).expect("room"));
             }

@@ -56,7 +56,7 @@ impl<S: Store> Queue<S> {
         let first = facts.first(meta, part);
         state.note(place, What::Message(first));
         state.index.insert(place, Entry::new(first, Status::Out, 0));
-        state.allow_cleaning((meta + part) as u64);
+        state.mail_came(meta + part);
         self.0.urge();
         Ok((id, commit))
     }

@@ -6,8 +6,15 @@
 //! altered is not used, the segment is read instead, and the checkpoint written
 //! anew. It is bound to its segment by the segment's seal.
 //!
+//! When a record of the segment is found damaged later, the checkpoint is marked as
+//! doubted: it still tells what the record said (so that no outcome is forgotten,
+//! and the sender of a damaged message is told), and the next start looks for the
+//! damage and keeps the segment.
+//!
 //! The file: a header of [`HEADER`] bytes, then an rkyv archive of the facts, in
 //! the order of the records.
+
+use std::io::ErrorKind;
 
 use rkyv::rancor;
 use rkyv::vec::ArchivedVec;
@@ -23,6 +30,8 @@ use crate::io::store::{BLOCK, OpenMode, Store, StoreFile};
 const MAGIC: [u8; 8] = *b"RINGPIDX";
 /// Bytes before the archive.
 const HEADER: usize = 48;
+/// Where the checksum of the header lies in it.
+const CRC_AT: usize = 44;
 /// Most bytes that are read of a file that calls itself a checkpoint.
 const LEN_MAX: u64 = 1 << 30;
 
@@ -41,7 +50,7 @@ pub(super) struct Draft {
 
 impl Draft {
     /// The bytes of the file, padded to whole blocks.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self, doubted: bool) -> Vec<u8> {
         let mut out = vec![0; HEADER];
         out = rkyv::api::high::to_bytes_in::<_, rancor::Error>(&self.facts, out)
             .expect("facts are plain data, and a vector takes them");
@@ -55,26 +64,31 @@ impl Draft {
             self.previous.offset,
             len,
             crc32c(0, &out[HEADER..]),
+            u32::from(doubted),
         ];
         out[..8].copy_from_slice(&MAGIC);
         for (index, word) in words.into_iter().enumerate() {
             out[8 + 4 * index..12 + 4 * index].copy_from_slice(&word.to_le_bytes());
         }
-        let crc = crc32c(0, &out[..40]);
-        out[40..44].copy_from_slice(&crc.to_le_bytes());
+        seal_header(&mut out);
         out.resize(out.len().next_multiple_of(BLOCK), 0);
         out
     }
 
     /// Writes the file, in place of one that could not be used. It need not be
     /// durable.
-    pub(super) async fn write<S: Store>(&self, store: &S, replace: bool) -> Result<(), QueueError> {
+    pub(super) async fn write<S: Store>(
+        &self,
+        store: &S,
+        replace: bool,
+        doubted: bool,
+    ) -> Result<(), QueueError> {
         let name = checkpoint_name(self.segment);
         let failed = |what: &str| QueueError::io(format!("{what} {name} failed"));
         if replace {
             store.remove(&name).await.map_err(failed("replacing"))?;
         }
-        let bytes = self.encode();
+        let bytes = self.encode(doubted);
         let file = store.open(&name, OpenMode::CreateNew).await.map_err(failed("creating"))?;
         let mut buf = file.alloc(bytes.len());
         buf.copy_from_slice(&bytes);
@@ -84,12 +98,38 @@ impl Draft {
     }
 }
 
+fn seal_header(bytes: &mut [u8]) {
+    let crc = crc32c(0, &bytes[..CRC_AT]);
+    bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Marks the checkpoint of a segment as doubted, if there is one. Should that be
+/// torn, the checkpoint is not used and the segment read instead.
+pub(super) async fn doubt<S: Store>(store: &S, segment: u32) -> Result<(), QueueError> {
+    let name = checkpoint_name(segment);
+    let failed = |what: &str| QueueError::io(format!("{what} {name} failed"));
+    let file = match store.open(&name, OpenMode::Write).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed("opening"))?,
+    };
+    let mut block = file.alloc(BLOCK);
+    block.copy_from_slice(&file.read_at(0, BLOCK).await.map_err(failed("reading"))?);
+    block[40..CRC_AT].copy_from_slice(&1u32.to_le_bytes());
+    seal_header(&mut block);
+    file.write_at(block, BLOCK, 0).await.map_err(failed("writing"))?;
+    file.sync().await.map_err(failed("flushing"))?;
+    file.close().await;
+    Ok(())
+}
+
 /// A checkpoint as read.
 pub struct Checkpoint {
     /// Where the last record of the segment ends.
     pub end: u32,
     /// Where the segment before it ended.
     pub previous: Place,
+    /// A record of the segment was found damaged.
+    pub doubted: bool,
     bytes: Vec<u8>,
     len: usize,
 }
@@ -101,7 +141,7 @@ impl Checkpoint {
     /// Why it cannot be used.
     pub fn decode(bytes: Vec<u8>, segment: u32, seal: Seal) -> Result<Self, &'static str> {
         let header = bytes.get(..HEADER).ok_or("too short")?;
-        if header[..8] != MAGIC || read_u32(header, 40) != crc32c(0, &header[..40]) {
+        if header[..8] != MAGIC || read_u32(header, CRC_AT) != crc32c(0, &header[..CRC_AT]) {
             return Err("not a checkpoint, or damaged");
         }
         let word = |index: usize| read_u32(header, 8 + 4 * index);
@@ -120,7 +160,7 @@ impl Checkpoint {
         if rkyv::access::<ArchivedVec<ArchivedFact>, rancor::Failure>(archive).is_err() {
             return Err("malformed");
         }
-        Ok(Checkpoint { end, previous, bytes, len })
+        Ok(Checkpoint { end, previous, doubted: word(8) != 0, bytes, len })
     }
 
     /// The facts, in the order of the records.
@@ -173,7 +213,7 @@ mod tests {
             (0..300).map(|n| Fact { at: 8192 + 16 * n, what: What::Message(first) }).collect();
         let previous = Place { segment: 6, offset: 12288 };
         let draft = Draft { segment: 7, seal, end: 65536, previous, batch: 1, facts };
-        let bytes = draft.encode();
+        let bytes = draft.encode(false);
         assert!(bytes.len() / draft.facts.len() < 32, "{} bytes", bytes.len());
         let read = Checkpoint::decode(bytes.clone(), 7, seal).unwrap();
         assert_eq!((read.end, read.previous), (65536, previous));
@@ -182,7 +222,8 @@ mod tests {
         for cut in [0, 20, HEADER, HEADER + 100, 4096] {
             assert!(refused(bytes[..cut].to_vec()), "{cut}");
         }
-        for at in [0, 9, 13, 17, 30, 43, HEADER, HEADER + 3000] {
+        assert!(!read.doubted && Checkpoint::decode(draft.encode(true), 7, seal).unwrap().doubted);
+        for at in [0, 9, 13, 17, 30, 43, 47, HEADER, HEADER + 3000] {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
             assert!(refused(damaged), "{at}");

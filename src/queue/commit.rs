@@ -61,7 +61,16 @@ impl<S: Store> Queue<S> {
     /// Stops the log for good.
     pub(super) fn poison(&self, why: &str) {
         let why: Rc<str> = Rc::from(format!("{}: {why}", self.0.store.describe()));
+        let first = self.0.state.borrow().poisoned.is_none();
         let tickets = self.0.state.borrow_mut().poison(&why);
+        if first {
+            tracing::error!(
+                target: "ringpost",
+                "the log has failed, no more mail is taken (451, 421) and deliveries from it stop: \
+                 {why}; nothing that was answered 250 is lost: look at the disk (dmesg, smartctl), \
+                 then restart ringpost"
+            );
+        }
         tickets.iter().for_each(|ticket| ticket.fail(&why));
         self.0.work.raise();
         self.0.upkeep.raise();

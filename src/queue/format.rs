@@ -13,7 +13,7 @@
 //!   pass for a record, whoever wrote them: the salt is random and never leaves
 //!   the segment's header.
 
-use crate::base::checksum::crc32c;
+use crate::base::checksum::{crc32c, crc32c_unwind};
 use crate::base::{ShardId, UnixMillis};
 use crate::io::store::BLOCK;
 
@@ -226,6 +226,17 @@ impl Seal {
         Seal(crc32c(0, &bytes))
     }
 
+    /// The seal with which a record that begins at `offset` with `bytes` was
+    /// written, for a segment whose header is lost; `None` if there are too few.
+    ///
+    /// Any bytes give some seal: whether they are a record, its payload tells
+    /// when it is verified with that seal.
+    pub fn of_record(bytes: &[u8], offset: u32) -> Option<Self> {
+        let bytes = bytes.get(..RECORD_HEADER)?;
+        let before_fields = crc32c_unwind(read_u32(bytes, 0), &bytes[4..]);
+        Some(Seal(crc32c_unwind(before_fields, &offset.to_le_bytes())))
+    }
+
     /// What the checksum of a payload starts from.
     pub fn payload_seed(self) -> u32 {
         self.0
@@ -387,6 +398,20 @@ mod tests {
             bytes[copy + 8..copy + 12].copy_from_slice(&9u32.to_le_bytes());
         }
         assert_eq!(SegmentHeader::decode(&bytes), Err(BadHeader::Version(9)));
+    }
+
+    #[test]
+    fn a_record_tells_the_seal_it_was_written_with() {
+        for offset in [DATA_START, 0x00ff_fff0] {
+            let seal = header().seal();
+            let crc = crc32c(seal.payload_seed(), b"hello");
+            let record = RecordHeader { kind: Kind::Mark, len: 5, meta: 0, crc };
+            let bytes = record.encode(seal, offset);
+            assert_eq!(Seal::of_record(&bytes, offset), Some(seal));
+            let elsewhere = Seal::of_record(&bytes, offset + 16).unwrap();
+            assert!(!record.verify(elsewhere, b"hello"));
+            assert_eq!(Seal::of_record(&bytes[..15], offset), None);
+        }
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! reads messages and records outcomes; `shard` opens queues, spawns
 //! [`Queue::run_commits`] and feeds what is due to the relay.
 //!
-//! The files by job: `format` and `record` are the bytes, `walk` reads a
-//! segment's records in order; `batch` is what one write carries; `append` and
-//! `stream` put records into batches, `commit` writes and flushes them,
-//! `prepare` makes segments ready ahead of their use, `upkeep` frees them,
-//! `survivors` makes that possible while old messages wait; `index` is what is queued; `recover`
-//! rebuilds it; `reader` reads messages back; `view` answers questions.
+//! The files by job. What is on disk: `format` and `record` are the bytes, `walk`
+//! reads a segment's records in order, `fact` is what the index needs of them and
+//! `checkpoint` keeps that for completed segments. Writing: `batch` is what one
+//! write carries, `append`, `stream` and `orders` put records into batches,
+//! `commit` writes and flushes them. Segments: `upkeep` prepares, frees and cleans
+//! them. What is queued: `index`, rebuilt by `recover`; `reader` reads messages
+//! back, `view` answers questions. `state` is what all of these share, `options`
+//! how a log is kept and what is counted.
 //!
 //! Invariants:
 //! * A record is applied to the index in the call that puts it into a batch, so
@@ -25,20 +27,18 @@
 mod append;
 mod batch;
 pub mod checkpoint;
-mod clean;
 mod commit;
 mod error;
 pub mod fact;
 pub mod format;
 mod index;
+mod options;
 mod orders;
-mod prepare;
 pub mod reader;
 pub mod record;
 mod recover;
 mod state;
 mod stream;
-mod survivors;
 mod upkeep;
 mod view;
 pub mod walk;
@@ -51,10 +51,10 @@ use std::rc::Rc;
 
 pub use batch::Commit;
 pub use error::QueueError;
+pub use options::{QueueCounters, QueueOptions, SegmentStats};
 pub use orders::{Action, Carried};
 pub use reader::{BodyReader, Reader};
 pub use recover::{Damage, Loading, RecoveryReport};
-pub use state::{QueueCounters, QueueOptions, SegmentStats};
 pub use stream::StreamedAppend;
 pub use view::{MessageState, PendingRecipient};
 

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 
+use super::PREFIX_MAX;
 use super::batch::{BATCH_PREFIX, Batch, Commit, Ticket};
 use super::checkpoint::Draft;
 use super::error::QueueError;
 use super::fact::{Fact, What};
 use super::format::{DATA_START, Kind, RECORD_HEADER, Seal, aligned};
 use super::index::Index;
+use super::options::{QueueCounters, QueueOptions, SegmentStats};
 use super::record;
-use super::{BODY_PART_MAX, PREFIX_MAX};
-use crate::base::{Durability, Place, ShardId};
+use crate::base::{Durability, Place};
 use crate::io::store::{BLOCK, Space, StoreFile};
 
 /// Size of the buffer of a batch, unless a record needs more.
@@ -23,121 +24,6 @@ const BATCH_LEN: usize = 512 * 1024;
 pub(super) const BACKLOG_MAX: usize = 8 << 20;
 /// Size of a message for which there is always room unless the queue is full.
 pub(super) const TYPICAL_RECORD: usize = 4096;
-/// Smallest segment: room for records, with many blocks to a batch.
-pub const SEGMENT_SIZE_MIN: u32 = 64 * 1024;
-/// Largest segment: offsets are 32 bits, record lengths 31.
-pub const SEGMENT_SIZE_MAX: u32 = 1 << 30;
-
-/// How a log is kept.
-#[derive(Clone, Debug)]
-pub struct QueueOptions {
-    /// The log; its number is part of every id.
-    pub log: ShardId,
-    /// Size of a segment, in bytes: whole blocks.
-    pub segment_size: u32,
-    /// When a commit resolves.
-    pub durability: Durability,
-    /// Bytes of the filesystem that new mail leaves free, so that outcomes can
-    /// still be written.
-    pub reserve: u64,
-    /// Files kept for use as segments; [`Queue::trim`](super::Queue) removes more.
-    pub spares_max: usize,
-    /// Outcomes wait for company: for mail, or for [`Queue::nudge`](super::Queue),
-    /// which the owner then calls a few milliseconds after
-    /// [`Queue::recorded`](super::Queue) has returned.
-    pub outcomes_wait: bool,
-}
-
-impl Default for QueueOptions {
-    fn default() -> Self {
-        QueueOptions {
-            log: ShardId(0),
-            segment_size: 64 << 20,
-            durability: Durability::Sync,
-            reserve: 128 << 20,
-            spares_max: 4,
-            outcomes_wait: false,
-        }
-    }
-}
-
-impl QueueOptions {
-    /// Most bytes that a record can take.
-    pub(super) fn record_max(&self) -> usize {
-        self.segment_size as usize - DATA_START as usize - BATCH_PREFIX
-    }
-
-    /// Longest part of a body in one record; a longer body is streamed.
-    pub(super) fn part_max(&self) -> usize {
-        BODY_PART_MAX.min(self.segment_size as usize / 8)
-    }
-
-    /// Room at the end of the last segment that mail leaves to outcomes when
-    /// no other segment is to be had.
-    fn outcome_room(&self) -> usize {
-        (self.segment_size as usize / 8).min(4 << 20)
-    }
-}
-
-/// What a queue has done since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueCounters {
-    /// Records appended, marks and padding not counted.
-    pub appends: u64,
-    /// Flushes completed (with `sync`), or batches of writes (otherwise).
-    pub flushes: u64,
-    /// Writes or flushes that failed.
-    pub failures: u64,
-    /// Bytes of records appended, marks and padding not counted.
-    pub bytes_appended: u64,
-    /// Bytes written to segments.
-    pub bytes_written: u64,
-    /// Zeroes written into new segment files ahead of their use.
-    pub bytes_zeroed: u64,
-    /// Segment files created.
-    pub segments_created: u64,
-    /// Segment files used again.
-    pub segments_recycled: u64,
-    /// Segments of which nothing was needed any more.
-    pub segments_freed: u64,
-    /// Messages moved out of segments of which little was needed.
-    pub messages_moved: u64,
-    /// Bytes of records written to move them.
-    pub bytes_moved: u64,
-    /// Checkpoints of completed segments written.
-    pub checkpoints: u64,
-    /// Records found damaged when they were read.
-    pub damaged: u64,
-}
-
-/// The files of a log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SegmentStats {
-    /// Segments that hold something needed, the current one included.
-    pub in_use: u64,
-    /// Segments prepared to be the next.
-    pub prepared: u64,
-    /// Files that wait to be used again.
-    pub spare: u64,
-    /// Segments kept because some of their bytes are damaged.
-    pub quarantined: u64,
-    /// Size of a segment in bytes.
-    pub segment_size: u64,
-    /// Bytes of records that queued messages need.
-    pub live_bytes: u64,
-    /// Segments whose contents are still to be read after the start.
-    pub unread: u64,
-}
-
-impl SegmentStats {
-    /// Bytes on disk, the segments in use whole, for each byte needed. The
-    /// segment being written and one beside it are not counted, so that a queue
-    /// with little in it has no absurd figure.
-    pub fn amplification(&self) -> f64 {
-        let counted = self.in_use.saturating_sub(2) * self.segment_size;
-        counted as f64 / self.live_bytes.max(1) as f64
-    }
-}
 
 /// A batch whose write or flush is under way.
 pub(super) struct InFlight {
@@ -181,15 +67,15 @@ pub(super) struct State<F: StoreFile> {
     pub(super) prepared: u32,
     /// Old numbers of the files that wait to be used again.
     pub(super) spares: Vec<u32>,
-    /// Spares that never held anything under their numbers, and what they were
-    /// before that: it is this that has to be known of them.
-    pub(super) spares_were: BTreeMap<u32, u32>,
-    /// The segments that the current one's roster lists.
-    listed: Vec<u32>,
     /// One of them may be removed if they are too many.
     pub(super) may_trim: bool,
     /// Records appended when that was last asked.
     pub(super) appends_at_trim: u64,
+    /// The segments that the newest roster names, and the batch it is in. A file
+    /// that was one of them keeps its name until a newer roster is durable: else
+    /// the next start would miss it.
+    pub(super) roster: Vec<u32>,
+    pub(super) rostered_in: u64,
     pub(super) index: Index,
     /// What the records of the current segment say, for its checkpoint.
     facts: Vec<Fact>,
@@ -197,6 +83,8 @@ pub(super) struct State<F: StoreFile> {
     came_from: Place,
     /// Completed segments whose checkpoints are to be written.
     pub(super) drafts: VecDeque<Draft>,
+    /// Segments found damaged whose checkpoints are to say so.
+    pub(super) doubted: Vec<u32>,
     /// What is queued from before the start is not known yet.
     pub(super) loading: bool,
     /// Segments that are still to be read to know it.
@@ -235,14 +123,15 @@ impl<F: StoreFile> State<F> {
             files: BTreeMap::new(),
             prepared: tail.segment - 1,
             spares: Vec::new(),
-            spares_were: BTreeMap::new(),
-            listed: Vec::new(),
             may_trim: false,
             appends_at_trim: 0,
+            roster: Vec::new(),
+            rostered_in: 0,
             index,
             facts: Vec::new(),
             came_from: previous,
             drafts: VecDeque::new(),
+            doubted: Vec::new(),
             loading: false,
             left_unread: 0,
             clean_credit: 0,
@@ -391,8 +280,9 @@ impl<F: StoreFile> State<F> {
         self.next_batch += 1;
         self.index.segment(segment).settled_in = batch.number;
         if let Some(bytes) = roster {
-            self.listed = self.index.segments.keys().copied().collect();
-            let what = What::Roster(Box::new(self.listed.clone()));
+            self.roster = self.index.segments.keys().copied().collect();
+            self.rostered_in = batch.number;
+            let what = What::Roster(Box::new(self.roster.clone()));
             self.facts.push(Fact { at: batch.next().offset, what });
             batch.put(Kind::Roster, 0, [&bytes[..]]);
         }
@@ -418,6 +308,13 @@ impl<F: StoreFile> State<F> {
         self.facts.push(Fact { at: place.offset, what });
     }
 
+    /// New mail lets cleaning keep up with it.
+    pub(super) fn mail_came(&mut self, bytes: usize) {
+        if self.options.mail_allows_cleaning {
+            self.allow_cleaning(bytes as u64);
+        }
+    }
+
     /// Lets cleaning write `bytes` more; what is not used is kept up to a
     /// segment's worth.
     pub(super) fn allow_cleaning(&mut self, bytes: u64) {
@@ -429,17 +326,6 @@ impl<F: StoreFile> State<F> {
     /// True after a start without room for a segment, until there is one.
     pub(super) fn lacks_a_segment(&self) -> bool {
         self.files.is_empty()
-    }
-
-    /// The segment that a spare last was, as far as rosters know.
-    pub(super) fn what_was(&self, spare: u32) -> u32 {
-        self.spares_were.get(&spare).copied().unwrap_or(spare)
-    }
-
-    /// True if the file of a spare may be removed: a start would miss one that
-    /// the last roster lists.
-    pub(super) fn may_remove(&self, spare: u32) -> bool {
-        self.durable.segment == self.tail.segment && self.listed.binary_search(&spare).is_err()
     }
 
     /// True while something waits to be written to a segment that has no file
@@ -513,14 +399,17 @@ impl<F: StoreFile> State<F> {
         self.in_flight.drain(..).map(|batch| batch.ticket).chain(waiting).collect()
     }
 
-    /// A file that is to be removed.
+    /// A file that is to be removed: one that is more than is kept, and that
+    /// nobody would miss.
     pub(super) fn take_excess(&mut self) -> Option<u32> {
+        let settled = !self.loading && self.rostered_in <= self.flushed;
         let excess = self.spares.len() > self.options.spares_max;
-        if !(std::mem::take(&mut self.may_trim) && excess) {
+        if !(std::mem::take(&mut self.may_trim) && settled && excess) {
             return None;
         }
-        let removable = self.spares.iter().position(|&spare| self.may_remove(spare));
-        removable.map(|at| self.spares.swap_remove(at))
+        let roster = &self.roster;
+        let at = self.spares.iter().rposition(|spare| roster.binary_search(spare).is_err())?;
+        Some(self.spares.remove(at))
     }
 
     /// Figures about files.

@@ -100,7 +100,7 @@ impl Parts {
         self.pins.add(&mut state.index, place, len);
         self.extents.push(Extent { place, len: part });
         self.size += bytes.len() as u64;
-        state.allow_cleaning(bytes.len() as u64);
+        state.mail_came(bytes.len());
         Ok(())
     }
 

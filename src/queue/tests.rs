@@ -22,7 +22,7 @@ use crate::io::memory::MemoryStore;
 /// When the tests open their queues.
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 /// The smallest segment, so that tests cross many.
-const SMALL: u32 = super::state::SEGMENT_SIZE_MIN;
+const SMALL: u32 = super::options::SEGMENT_SIZE_MIN;
 
 fn options() -> QueueOptions {
     QueueOptions { segment_size: SMALL, reserve: 0, ..QueueOptions::default() }

@@ -6,9 +6,10 @@ use smallvec::SmallVec;
 use super::Queue;
 use super::error::QueueError;
 use super::index::Status;
+use super::options::{QueueCounters, SegmentStats};
 use super::reader::BodyReader;
 use super::record::NOWHERE;
-use super::state::{QueueCounters, SegmentStats, TYPICAL_RECORD};
+use super::state::TYPICAL_RECORD;
 use crate::base::{Envelope, Location, Mail, Outcome, Place, QueueId, ShardId, UnixMillis};
 use crate::io::store::Store;
 

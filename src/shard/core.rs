@@ -103,7 +103,7 @@ fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> 
     let commits = logs.values().map(|queue| spawn(queue.clone().run_commits())).collect();
     for queue in logs.values() {
         spawn(nudge(queue.clone())).detach();
-        spawn(allow_cleaning(queue.clone())).detach();
+        spawn(look_after_space(queue.clone())).detach();
         spawn(trim(queue.clone())).detach();
     }
     let commits = RefCell::new(commits);
@@ -160,11 +160,27 @@ async fn nudge(queue: Queue<UringStore>) {
     }
 }
 
-/// Lets a log be cleaned, within a budget.
-async fn allow_cleaning(queue: Queue<UringStore>) {
+/// Lets a log be cleaned, within a budget, and tells the operator when the disk
+/// fills up and when it has room again.
+async fn look_after_space(queue: Queue<UringStore>) {
+    let mut was_full = false;
     loop {
         sleep(CLEAN_EVERY).await;
         queue.allow_cleaning(CLEAN_BYTES);
+        let log = queue.log();
+        match (was_full, queue.is_full()) {
+            (false, true) => tracing::warn!(
+                target: "ringpost",
+                %log,
+                "the disk of data_dir is nearly full: new mail is put off (452), deliveries go on; \
+                 free space there (df -h)"
+            ),
+            (true, false) => {
+                tracing::info!(target: "ringpost", %log, "the disk has room again: mail is taken");
+            }
+            _ => {}
+        }
+        was_full = queue.is_full();
     }
 }
 

@@ -60,6 +60,7 @@ pub(super) async fn begin_logs(plan: &ShardPlan) -> Result<Begun, String> {
         let options = QueueOptions {
             log,
             segment_size: plan.config.queue.segment_size,
+            reserve: reserve(plan),
             durability: plan.config.durability,
             outcomes_wait: true,
             ..QueueOptions::default()
@@ -80,6 +81,12 @@ pub(super) async fn begin_logs(plan: &ShardPlan) -> Result<Begun, String> {
         begun.unread.push(Unread { dir, adopted: log != plan.id, loading });
     }
     Ok(begun)
+}
+
+/// What new mail leaves free on the filesystem, in bytes: a segment for each core,
+/// so that each can still record outcomes, and one more.
+fn reserve(plan: &ShardPlan) -> u64 {
+    (u64::from(plan.shards) + 1) * u64::from(plan.config.queue.segment_size)
 }
 
 /// Reads what is queued in a log, and tells the operator of what was found.

@@ -333,7 +333,7 @@ pub fn encode_roster(segments: impl Iterator<Item = u32>, out: &mut Vec<u8>) {
 }
 
 fn decode_roster(payload: &[u8]) -> Result<Vec<u32>, Malformed> {
-    if payload.len() % 4 != 0 {
+    if !payload.len().is_multiple_of(4) {
         return Err(Malformed("a roster of the wrong length"));
     }
     Ok(payload.chunks_exact(4).map(|number| read_u32(number, 0)).collect())

@@ -73,6 +73,7 @@ impl<S: Store> Loading<S> {
         };
         self.report.missing =
             replay.roster().iter().filter(|segment| !there(segment)).copied().collect();
+        let roster = replay.roster().to_vec();
         let mut index = replay.finish(&mut self.report);
         index.begin_schedule();
         let mut scheduled = NOWHERE;
@@ -81,7 +82,7 @@ impl<S: Store> Loading<S> {
             self.pause().await;
         }
         self.queue.still_loading()?;
-        self.queue.loaded(index);
+        self.queue.loaded(index, roster);
         self.write_checkpoints().await?;
         Ok(self.report)
     }
@@ -111,7 +112,6 @@ impl<S: Store> Loading<S> {
         if has_checkpoint {
             match Checkpoint::read(store, number, opened.header.seal()).await? {
                 Ok(checkpoint) => {
-                    file.close().await;
                     self.report.checkpoints += 1;
                     replay.begin_segment(number, Some(checkpoint.previous), &mut self.report);
                     // Checking it and finding the facts take a while each.
@@ -119,6 +119,10 @@ impl<S: Store> Loading<S> {
                     let facts = checkpoint.facts();
                     self.report.records += replay.apply_all(store, number, facts).await;
                     replay.end_segment(number, checkpoint.end);
+                    if checkpoint.doubted {
+                        scan(&file, &opened).await?.report(number, replay, &mut self.report);
+                    }
+                    file.close().await;
                     return Ok(());
                 }
                 Err(why) => self.report.bad_checkpoints.push((number, why)),
@@ -141,12 +145,7 @@ impl<S: Store> Loading<S> {
     ) {
         let report = &mut self.report;
         replay.begin_segment(number, scan.previous, report);
-        for hole in &scan.holes {
-            replay.damage(number, hole.from, hole.to - hole.from, "no sound record", report);
-        }
-        for (offset, len, what) in &scan.malformed {
-            replay.damage(number, *offset, *len, what, report);
-        }
+        scan.report(number, replay, report);
         let facts = scan.facts.iter().cloned();
         report.records += replay.apply_all(&self.queue.0.store, number, facts).await;
         replay.end_segment(number, scan.end);
@@ -184,6 +183,18 @@ impl<S: Store> Loading<S> {
     }
 }
 
+impl Scan {
+    /// Reports what is wrong with the segment.
+    fn report(&self, number: u32, replay: &mut Replay, report: &mut RecoveryReport) {
+        for hole in &self.holes {
+            replay.damage(number, hole.from, hole.to - hole.from, "no sound record", report);
+        }
+        for (offset, len, what) in &self.malformed {
+            replay.damage(number, *offset, *len, what, report);
+        }
+    }
+}
+
 impl<S: Store> Queue<S> {
     /// # Errors
     /// `Poisoned` if the queue was closed: what is queued is of no more interest.
@@ -196,8 +207,11 @@ impl<S: Store> Queue<S> {
     }
 
     /// What is queued from before is known from now on.
-    fn loaded(&self, index: Index) {
+    fn loaded(&self, index: Index, roster: Vec<u32>) {
         let mut state = self.0.state.borrow_mut();
+        if state.rostered_in == 0 {
+            state.roster = roster;
+        }
         state.index.absorb(index);
         // What turned out to be none of ours.
         state.index.segments.retain(|_, segment| !segment.unread);

@@ -31,8 +31,9 @@ use scan::{Opened, Scan, open_segment, scan};
 
 use super::format::{DATA_START, FileName, segment_name, spare_name};
 use super::index::{Index, Segment};
+use super::options::{QueueOptions, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN};
 use super::record::NOWHERE;
-use super::state::{QueueOptions, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN, State};
+use super::state::State;
 use super::{Inner, Queue, QueueError, Reader};
 use crate::base::{Place, UnixMillis};
 use crate::io::signal::Signal;
@@ -127,13 +128,6 @@ impl<S: Store> Queue<S> {
         state.loading = true;
         state.left_unread = found.segments.len() as u64;
         state.spares = found.spares.iter().copied().collect();
-        // Those at the end of the log that were prepared and not used.
-        state.spares_were = end
-            .scans
-            .iter()
-            .filter(|(number, _)| found.spares.contains(number))
-            .map(|(number, (opened, _))| (*number, opened.header.was))
-            .collect();
         let queue = Queue(Rc::new(Inner {
             reader: Reader::new(store.clone()),
             store,
@@ -265,21 +259,24 @@ async fn read_end<S: Store>(
 /// Segments at the end into which nothing was written are used first: so there
 /// is one even if the disk is full.
 async fn reuse_empty<S: Store>(store: &S, found: &mut Found, end: &End) -> Result<(), QueueError> {
-    let empty: Vec<u32> = end
+    let empty: Vec<(u32, u32)> = end
         .scans
         .range(end.previous.segment.saturating_add(1)..)
         .filter(|(_, (_, scan))| scan.is_empty())
-        .map(|(number, _)| *number)
+        .map(|(number, (opened, _))| (*number, opened.header.was))
         .collect();
     if empty.is_empty() {
         return Ok(());
     }
-    for number in empty {
+    for (number, was) in empty {
+        // No roster has named it, while one may name what the file was before:
+        // under that name it is not missed.
+        let spare = if was == 0 { number } else { was };
         let name = segment_name(number);
-        let renamed = store.rename(&name, &spare_name(number)).await;
+        let renamed = store.rename(&name, &spare_name(spare)).await;
         renamed.map_err(QueueError::io(format!("freeing {name} failed")))?;
         found.segments.remove(&number);
-        found.spares.insert(number);
+        found.spares.insert(spare);
     }
     // Before the file gets the header of another segment.
     let synced = store.sync_dir().await;

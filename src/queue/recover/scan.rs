@@ -7,8 +7,8 @@ use crate::io::store::{BLOCK, OpenMode, Store, StoreFile};
 use crate::queue::QueueError;
 use crate::queue::fact::{Fact, push_facts};
 use crate::queue::format::{DATA_START, SegmentHeader, segment_name};
+use crate::queue::options::{QueueOptions, SEGMENT_SIZE_MAX};
 use crate::queue::record::{NOWHERE, Payload};
-use crate::queue::state::{QueueOptions, SEGMENT_SIZE_MAX};
 use crate::queue::walk::{Walk, Walked};
 
 /// Bytes read at once.

@@ -240,8 +240,22 @@ fn a_damaged_message_is_left_where_it_is_and_its_segment_kept() {
     assert_eq!((queue.segments().quarantined, queue.counters().damaged), (1, 1));
     assert!(bench.run(queue.load(bad)).unwrap().is_err());
     assert_eq!(body_of(&bench, &queue, good), b"good\r\n.\r\n");
+    // The next start finds it too, and still knows of the message.
+    bench.turn(50);
+    let (again, report) = open(&store.crash_image(CrashPolicy::Lose));
+    assert_eq!((report.damage.len(), report.damage[0].segment), (1, segment), "{report:?}");
+    assert_eq!(again.segments().quarantined, 1);
+    assert_eq!(again.ids_after(None, 9), [good, bad]);
     settle(&bench, &queue, bad);
     settle(&bench, &queue, good);
     pass_mail(&bench, &queue, 30);
     assert_eq!(queue.segments().quarantined, 1, "kept though nothing in it is needed");
+    // And so it is after the next start.
+    queue.close();
+    bench.turn(100);
+    for _ in 0..2 {
+        let (queue, report) = open(&store);
+        assert_eq!(report.damage.len(), 1, "{report:?}");
+        assert_eq!((report.damage[0].segment, queue.segments().quarantined), (segment, 1));
+    }
 }

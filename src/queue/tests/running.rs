@@ -438,3 +438,33 @@ fn closing_makes_outcomes_that_wait_durable() {
     bench.turn(100);
     assert_eq!(open(&store).0.live(), 0);
 }
+
+#[test]
+fn segments_that_were_freed_are_not_missed() {
+    let store = MemoryStore::new();
+    let few_spares = || QueueOptions { spares_max: 1, ..options() };
+    let (bench, queue) = start_with(&store, few_spares());
+    let ids: Vec<_> =
+        (0..80).map(|_| put(&bench, &queue, "a@example.com", 1, &[b'x'; 6000])).collect();
+    // In one batch, so that no newer segment says what is left.
+    let last = put(&bench, &queue, "b@example.com", 1, b"x");
+    let done = [outcome(0, Disposition::Delivered, 1)];
+    let commits: Vec<_> = ids.iter().map(|id| queue.record(*id, &done).unwrap()).collect();
+    for commit in commits {
+        bench.run(commit).unwrap().unwrap();
+    }
+    bench.turn(200);
+    queue.close();
+    bench.turn(100);
+    // Again and again without mail: no newer roster is written.
+    for start in 0..4 {
+        let (queue, report) = open_with(&store, few_spares());
+        let bench = Bench::new();
+        bench.spawn(queue.clone().run_commits());
+        bench.turn(100);
+        assert!(queue.live() == 1 && queue.message(last).is_some());
+        queue.close();
+        bench.turn(100);
+        assert!(report.missing.is_empty(), "start {start}: {:?}", report.missing);
+    }
+}

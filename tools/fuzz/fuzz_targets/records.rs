@@ -7,7 +7,8 @@
 use libfuzzer_sys::fuzz_target;
 use ringpost::base::ShardId;
 use ringpost::base::checksum::crc32c;
-use ringpost::queue::format::{Kind, RecordHeader, Seal, SegmentHeader};
+use ringpost::queue::checkpoint::Checkpoint;
+use ringpost::queue::format::{FORMAT_VERSION, Kind, RecordHeader, Seal, SegmentHeader};
 use ringpost::queue::record::Payload;
 use ringpost::queue::walk::{Walk, Walked};
 
@@ -31,15 +32,32 @@ fn walk(bytes: &[u8], seal: Seal, window: usize) -> Vec<u32> {
     }
 }
 
+/// Takes `archive` as that of a checkpoint, as if its checksums had matched.
+fn checkpoint(archive: &[u8], seal: Seal) {
+    let mut bytes = b"RINGPIDX".to_vec();
+    let (len, crc) = (archive.len() as u32, crc32c(0, archive));
+    for word in [FORMAT_VERSION, 1, seal.payload_seed(), 0, 0, 0, len, crc, 0] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    let crc = crc32c(0, &bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.extend_from_slice(archive);
+    match Checkpoint::decode(bytes, 1, seal) {
+        Ok(checkpoint) => assert!(checkpoint.facts().count() <= archive.len()),
+        Err(why) => assert_eq!(why, "malformed"),
+    }
+}
+
 fuzz_target!(|data: &[u8]| {
     let _ = SegmentHeader::decode(data);
     let Some((&[kind, meta, window], data)) = data.split_first_chunk::<3>() else { return };
     // The payload of each kind, as if its checksum had matched.
-    if let Some(kind) = Kind::from_u8(kind % 9) {
+    if let Some(kind) = Kind::from_u8(kind % 12) {
         let _ = Payload::decode(kind, u32::from(meta), data);
     }
     // A sound record with anything before and behind it.
     let seal = Seal::new(ShardId(0), 1, 2);
+    checkpoint(data, seal);
     let cut = data.len() / 2 / 16 * 16;
     let payload = &data[cut..];
     let crc = crc32c(seal.payload_seed(), payload);

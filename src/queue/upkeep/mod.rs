@@ -1,23 +1,28 @@
-//! Upkeep of segments, beside the commits and never in their way: segments of
-//! which nothing is needed are freed, for `prepare` to use their files again.
+//! Upkeep of segments, beside the commits and never in their way: `prepare` makes
+//! the next one ready, segments of which nothing is needed are freed here,
+//! `survivors` and `clean` see to it that little keeps a segment from being freed.
 //!
 //! When a segment is settled it is renamed back to a spare's name, and only when
 //! that is durable may records elsewhere that speak about its messages go: a
 //! settled message can never come back.
 
+mod clean;
+mod prepare;
+mod survivors;
+
 use std::io::ErrorKind;
 use std::rc::Rc;
 
-use super::Queue;
-use super::checkpoint::Draft;
-use super::error::QueueError;
-use super::format::{checkpoint_name, segment_name, spare_name};
-use super::prepare::is_full;
-use super::state::State;
 use crate::io::store::{Store, StoreFile};
+use crate::queue::Queue;
+use crate::queue::checkpoint::{self, Draft};
+use crate::queue::error::QueueError;
+use crate::queue::format::{checkpoint_name, segment_name, spare_name};
+use crate::queue::state::State;
+use prepare::is_full;
 
 impl<S: Store> Queue<S> {
-    pub(super) async fn upkeep_loop(&self) {
+    pub(in crate::queue) async fn upkeep_loop(&self) {
         loop {
             if self.poisoned().is_none()
                 && let Err(error) = self.upkeep_once().await
@@ -45,6 +50,7 @@ impl<S: Store> Queue<S> {
         }
         self.close_written().await;
         self.write_drafts().await?;
+        self.mark_doubted().await?;
         if !self.0.state.borrow().closing {
             if stirred {
                 self.write_survivors().await?;
@@ -79,14 +85,7 @@ impl<S: Store> Queue<S> {
             let synced = self.0.store.sync_dir().await;
             synced.map_err(QueueError::io("making durable the freeing of segments failed"))?;
             for &segment in &settled {
-                // There is none if it was never written, or not to be used.
-                match self.0.store.remove(&checkpoint_name(segment)).await {
-                    Err(error) if error.kind() != ErrorKind::NotFound => {
-                        let what = format!("removing the checkpoint of {segment:08x} failed");
-                        return Err(QueueError::io(what)(error));
-                    }
-                    _ => {}
-                }
+                self.remove_checkpoint(segment).await?;
             }
             let mut state = self.0.state.borrow_mut();
             let state = &mut *state;
@@ -111,6 +110,26 @@ impl<S: Store> Queue<S> {
         removed.map_err(QueueError::io(format!("removing {name} failed")))
     }
 
+    /// Has the next start look for the damage that was found.
+    async fn mark_doubted(&self) -> Result<(), QueueError> {
+        let doubted = std::mem::take(&mut self.0.state.borrow_mut().doubted);
+        for segment in doubted {
+            checkpoint::doubt(&self.0.store, segment).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_checkpoint(&self, segment: u32) -> Result<(), QueueError> {
+        match self.0.store.remove(&checkpoint_name(segment)).await {
+            // There is none if it was never written, or not to be used.
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let what = format!("removing the checkpoint of {segment:08x} failed");
+                Err(QueueError::io(what)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the checkpoints of completed segments.
     async fn write_drafts(&self) -> Result<(), QueueError> {
         loop {
@@ -131,12 +150,16 @@ impl<S: Store> Queue<S> {
     }
 
     /// Writes a checkpoint, unless the disk is full: it can be done without.
-    pub(super) async fn write_checkpoint(
+    pub(in crate::queue) async fn write_checkpoint(
         &self,
         draft: &Draft,
         replace: bool,
     ) -> Result<(), QueueError> {
-        match draft.write(&self.0.store, replace).await {
+        let doubted = {
+            let state = self.0.state.borrow();
+            state.index.segments.get(&draft.segment).is_some_and(|segment| segment.quarantined)
+        };
+        match draft.write(&self.0.store, replace, doubted).await {
             Err(QueueError::Io { source, .. }) if is_full(&source) => return Ok(()),
             other => other?,
         }

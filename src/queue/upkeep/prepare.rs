@@ -15,13 +15,13 @@
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 
-use super::Queue;
-use super::error::QueueError;
-use super::format::{DATA_START, SegmentHeader, segment_name, spare_name};
-use super::state::Purpose;
 use crate::base::Durability;
 use crate::io::clock;
 use crate::io::store::{OpenMode, Store, StoreFile};
+use crate::queue::Queue;
+use crate::queue::error::QueueError;
+use crate::queue::format::{DATA_START, SegmentHeader, segment_name, spare_name};
+use crate::queue::state::Purpose;
 
 /// Segments prepared beyond the current one.
 const PREPARED_AHEAD: u32 = 1;
@@ -33,7 +33,7 @@ const FILL_STEP_MAX: u32 = 256 * 1024;
 
 impl<S: Store> Queue<S> {
     /// Prepares segments until the end of the queue.
-    pub(super) async fn prepare_loop(&self) {
+    pub(in crate::queue) async fn prepare_loop(&self) {
         loop {
             if let Err(error) = self.prepare_ahead().await {
                 self.poison(&error.to_string());
@@ -83,7 +83,7 @@ impl<S: Store> Queue<S> {
     /// Makes the file of `segment`. False if the disk is full, which is an
     /// error only if records already wait for the segment, or if the log has
     /// failed meanwhile.
-    pub(super) async fn prepare(&self, segment: u32) -> Result<bool, QueueError> {
+    pub(in crate::queue) async fn prepare(&self, segment: u32) -> Result<bool, QueueError> {
         let spare = self.0.state.borrow_mut().spares.pop();
         let name = spare_name(spare.unwrap_or(segment));
         match self.make_segment(segment, &name, spare).await {
@@ -139,8 +139,9 @@ impl<S: Store> Queue<S> {
         }
         let mode = if sync { OpenMode::WriteThrough } else { OpenMode::Write };
         let file = store.open(name, mode).await.map_err(failed("opening"))?;
-        let was = recycled.map_or(0, |spare| self.0.state.borrow().what_was(spare));
-        self.begin_segment(segment, was, &file).await.map_err(failed("writing the header of"))?;
+        self.begin_segment(segment, recycled.unwrap_or(0), &file)
+            .await
+            .map_err(failed("writing the header of"))?;
         let renamed = store.rename(name, &segment_name(segment)).await;
         renamed.map_err(failed("renaming"))?;
         store.sync_dir().await.map_err(failed("making durable the renaming of"))?;
@@ -194,6 +195,6 @@ impl<S: Store> Queue<S> {
     }
 }
 
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(in crate::queue) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

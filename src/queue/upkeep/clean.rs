@@ -8,19 +8,19 @@
 //! What cleaning may write is given to it: a byte for each byte of new mail, and
 //! what [`Queue::allow_cleaning`] adds. Moves ride the flushes of mail.
 
-use super::Queue;
-use super::batch::Commit;
-use super::error::QueueError;
-use super::fact::{First, MovedTo, Restated, What};
-use super::format::{Kind, META_MAX, RECORD_HEADER, aligned};
-use super::index::{Entry, Far, PartSizes, Status};
-use super::reader::Told;
-use super::record::{self, Moved, NOWHERE};
-use super::state::{Purpose, State};
-use super::stream::Pins;
 use super::survivors::{Words, known};
 use crate::base::{Location, Place};
 use crate::io::store::{Store, StoreFile};
+use crate::queue::Queue;
+use crate::queue::batch::Commit;
+use crate::queue::error::QueueError;
+use crate::queue::fact::{First, MovedTo, Restated, What};
+use crate::queue::format::{Kind, META_MAX, RECORD_HEADER, aligned};
+use crate::queue::index::{Entry, Far, PartSizes, Status};
+use crate::queue::reader::Told;
+use crate::queue::record::{self, Moved, NOWHERE};
+use crate::queue::state::{Purpose, State};
+use crate::queue::stream::Pins;
 
 /// A segment of which more than this share is needed is left alone, in percent.
 const WORTH_PERCENT: u64 = 60;
@@ -69,7 +69,7 @@ impl<S: Store> Queue<S> {
     }
 
     /// Cleans until the queue is closed or has failed.
-    pub(super) async fn clean_loop(&self) {
+    pub(in crate::queue) async fn clean_loop(&self) {
         loop {
             {
                 let state = self.0.state.borrow();
@@ -178,7 +178,7 @@ impl<S: Store> Queue<S> {
 
     /// Keeps a segment as it is for whoever wants to look at it: a record of it
     /// was found damaged.
-    pub(super) fn quarantine(&self, place: Place, what: &str) {
+    pub(in crate::queue) fn quarantine(&self, place: Place, what: &str) {
         let mut state = self.0.state.borrow_mut();
         let state = &mut *state;
         // A segment that was freed meanwhile has been overwritten, not damaged.
@@ -186,6 +186,8 @@ impl<S: Store> Queue<S> {
         state.counters.damaged += 1;
         if !segment.quarantined {
             segment.quarantined = true;
+            state.doubted.push(place.segment);
+            self.0.upkeep.raise();
             let (segment, offset) = (place.segment, place.offset);
             tracing::error!(
                 target: "ringpost",

@@ -4,22 +4,22 @@
 
 use std::collections::HashMap;
 
-use super::Queue;
-use super::error::QueueError;
-use super::fact::What;
-use super::format::Kind;
-use super::index::{Entry, Status};
-use super::record::{Known, Survivor, Survivors};
-use super::state::{Purpose, State};
 use crate::base::{Outcome, Place};
 use crate::io::store::{Store, StoreFile};
+use crate::queue::Queue;
+use crate::queue::error::QueueError;
+use crate::queue::fact::What;
+use crate::queue::format::Kind;
+use crate::queue::index::{Entry, Status};
+use crate::queue::record::{Known, Survivor, Survivors};
+use crate::queue::state::{Purpose, State};
 
 /// Last outcomes by message, recipient and the record they came from.
-pub(super) type Words = HashMap<(Place, u16, Place), Outcome>;
+pub(in crate::queue) type Words = HashMap<(Place, u16, Place), Outcome>;
 
 impl<S: Store> Queue<S> {
     /// Writes survivors for the segments that hold nothing but references.
-    pub(super) async fn write_survivors(&self) -> Result<(), QueueError> {
+    pub(in crate::queue) async fn write_survivors(&self) -> Result<(), QueueError> {
         loop {
             let Some(holder) = releasable(&self.0.state.borrow()) else { return Ok(()) };
             let subjects: Vec<u32> = {
@@ -129,7 +129,7 @@ impl<S: Store> Queue<S> {
     }
 
     /// Lets go of what has been said again durably.
-    pub(super) fn finish_release(&self) {
+    pub(in crate::queue) fn finish_release(&self) {
         let mut state = self.0.state.borrow_mut();
         let flushed = state.flushed;
         for segment in state.index.segments.values_mut() {
@@ -169,7 +169,7 @@ fn survivors_of<F: StoreFile>(
 }
 
 /// What is known about the recipients of a message, with the words at hand.
-pub(super) fn known(id: Place, entry: &Entry, words: &mut Words) -> Vec<Known> {
+pub(in crate::queue) fn known(id: Place, entry: &Entry, words: &mut Words) -> Vec<Known> {
     let known = entry.worth_saying().map(|(recipient, state)| Known {
         recipient,
         done: state.status == Status::Done,

@@ -92,6 +92,14 @@ pub async fn yield_now() {
     glommio::executor().yield_now().await;
 }
 
+/// Lets other tasks of this executor run, and the kernel's answers and timers in.
+/// While a task goes on after [`yield_now`] again and again, those are looked for
+/// only every 100 ms, unless a socket has something: work without I/O in it takes
+/// this.
+pub async fn pause() {
+    sleep(Duration::from_micros(20)).await;
+}
+
 /// `future`'s output, or `None` if `limit` passed first.
 pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     future::or(async { Some(future.await) }, async {
@@ -130,5 +138,24 @@ mod tests {
         to_shard.send_blocking(21).unwrap();
         assert_eq!(from_shard.recv_blocking(), Ok(42));
         assert_eq!(thread.join().unwrap(), 21);
+    }
+
+    #[test]
+    fn a_pause_lets_timers_in() {
+        let thread = run_pinned("test", None, || async {
+            let timer = spawn(sleep(Duration::from_millis(1)));
+            let mut pauses = 0;
+            let work = async {
+                loop {
+                    pause().await;
+                    pauses += 1;
+                }
+            };
+            future::or(timer, work).await;
+            pauses
+        })
+        .unwrap();
+        // Without them it would be a matter of chance and of 100 ms.
+        assert!(thread.join().unwrap() < 1000);
     }
 }

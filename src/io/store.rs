@@ -62,6 +62,11 @@ pub trait Store: Clone + 'static {
     fn space(&self) -> io::Result<Space>;
     /// For messages: the directory, as the operator knows it.
     fn describe(&self) -> String;
+    /// Lets what else runs on this thread go on, its I/O too. Long work on what
+    /// has been read does this from time to time.
+    fn pause(&self) -> impl Future<Output = ()> {
+        futures_lite::future::yield_now()
+    }
 }
 
 /// An open file.

@@ -24,7 +24,7 @@ use std::thread;
 use glommio::GlommioError;
 use glommio::io::{BufferedFile, DmaBuffer, DmaFile, OpenOptions};
 
-use super::executor::blocking;
+use super::executor::{blocking, pause};
 use super::store::{BLOCK, OpenMode, Space, Store, StoreFile};
 
 /// Longest write that goes through. Longer ones were faster flushed when the
@@ -223,6 +223,10 @@ impl Store for UringStore {
 
     fn describe(&self) -> String {
         self.dir.display().to_string()
+    }
+
+    async fn pause(&self) {
+        pause().await;
     }
 }
 

@@ -7,7 +7,7 @@ use super::batch::Commit;
 use super::error::QueueError;
 use super::fact::{Committed, First, What};
 use super::format::{Kind, RECORD_HEADER, aligned};
-use super::index::{Entry, Far, Index, Status};
+use super::index::{Entry, Far, Index, PartSizes, Status};
 use super::record::{self, EnvelopeFacts, Extent};
 use super::state::{BACKLOG_MAX, Purpose, State};
 use super::{PREFIX_MAX, Queue};
@@ -28,7 +28,7 @@ struct Parts {
 
 /// What a message needs of which segments, each once, as the index counts it.
 #[derive(Default)]
-pub(super) struct Pins(Vec<(u32, u64)>);
+pub(super) struct Pins(PartSizes);
 
 impl Pins {
     /// A record with `len` bytes of payload lies at `place`.
@@ -43,7 +43,7 @@ impl Pins {
     }
 
     /// The message is in the index, which takes them over.
-    pub(super) fn take(&mut self) -> Vec<(u32, u64)> {
+    pub(super) fn take(&mut self) -> PartSizes {
         std::mem::take(&mut self.0)
     }
 

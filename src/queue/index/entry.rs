@@ -1,5 +1,7 @@
 //! A queued message as the index knows it.
 
+use smallvec::SmallVec;
+
 use crate::base::{Location, Place};
 use crate::queue::fact::First;
 use crate::queue::format::{RECORD_HEADER, aligned};
@@ -64,9 +66,13 @@ pub(crate) struct Far {
     pub(crate) at: Location,
     /// Bytes of the whole body.
     pub(crate) size: u64,
-    /// Segments that hold records of it, each once, and the bytes they take.
-    pub(crate) parts: Vec<(u32, u64)>,
+    /// Where its records are.
+    pub(crate) parts: PartSizes,
 }
+
+/// Segments that hold records of a message, each once, and the bytes they take:
+/// nearly always one, for a message that has moved.
+pub(crate) type PartSizes = SmallVec<[(u32, u64); 1]>;
 
 /// A queued message.
 pub(crate) struct Entry {

@@ -17,7 +17,7 @@ mod settle;
 
 use std::collections::BTreeMap;
 
-pub(super) use entry::{Entry, Far, RecipientState, Status};
+pub(super) use entry::{Entry, Far, PartSizes, RecipientState, Status};
 use home::Home;
 use schedule::Schedule;
 pub(super) use segment::Segment;
@@ -192,10 +192,7 @@ impl Index {
 
     /// Ids of live messages after `after`, in order.
     pub(super) fn ids_after(&self, after: Place) -> impl Iterator<Item = Place> {
-        self.homes.range(after.segment..).flat_map(move |(&number, home)| {
-            let from = if number == after.segment { after.offset.saturating_add(1) } else { 0 };
-            home.after(from).map(move |(offset, _)| Place { segment: number, offset })
-        })
+        entries_after(&self.homes, after).map(|(id, _)| id)
     }
 
     /// Takes over what was found on disk, for the segments that were unread so
@@ -214,4 +211,15 @@ impl Index {
         self.schedule.absorb(found.schedule);
         self.stirred = true;
     }
+}
+
+/// Live messages after `after`, in order.
+fn entries_after(
+    homes: &BTreeMap<u32, Home>,
+    after: Place,
+) -> impl Iterator<Item = (Place, &Entry)> {
+    homes.range(after.segment..).flat_map(move |(&segment, home)| {
+        let from = if segment == after.segment { after.offset.saturating_add(1) } else { 0 };
+        home.after(from).map(move |(offset, entry)| (Place { segment, offset }, entry))
+    })
 }

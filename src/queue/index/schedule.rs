@@ -8,8 +8,9 @@ use std::collections::BinaryHeap;
 use smallvec::SmallVec;
 
 use super::entry::{Entry, Status};
-use super::{Index, Place};
+use super::{Index, Place, entries_after};
 use crate::base::UnixMillis;
+use crate::queue::record::NOWHERE;
 
 /// Stale elements that are not worth a sweep.
 const STALE_FREE: usize = 4096;
@@ -18,7 +19,7 @@ const STALE_FREE: usize = 4096;
 #[derive(Default)]
 pub(super) struct Schedule {
     due: BinaryHeap<Reverse<(u64, Place)>>,
-    /// Nothing is scheduled until the end of a replay.
+    /// Nothing is scheduled during a replay.
     suspended: bool,
 }
 
@@ -36,27 +37,36 @@ impl Schedule {
 
 impl Index {
     /// An index to be filled by a replay, in which nothing is due before
-    /// [`Index::resume_schedule`].
+    /// [`Index::begin_schedule`].
     pub(in crate::queue) fn for_replay() -> Self {
         let schedule = Schedule { suspended: true, ..Schedule::default() };
         Index { schedule, ..Index::default() }
     }
 
-    /// Schedules all that is pending.
-    pub(in crate::queue) fn resume_schedule(&mut self) {
-        let all = self.homes.iter().flat_map(|(&segment, home)| {
-            home.after(0).map(move |(offset, entry)| (Place { segment, offset }, entry))
-        });
-        let due: Vec<_> =
-            all.filter_map(|(id, entry)| Some(Reverse((entry.next_due()?, id)))).collect();
-        self.schedule = Schedule { due: due.into(), suspended: false };
+    /// Ends the suspension of the schedule, with nothing in it yet.
+    pub(in crate::queue) fn begin_schedule(&mut self) {
+        // With room for what comes meanwhile: growing copies it all.
+        let room = self.live + self.live / 8;
+        self.schedule = Schedule { due: BinaryHeap::with_capacity(room), suspended: false };
+    }
+
+    /// Schedules what is pending of `limit` messages after `after`. The last of
+    /// them, or `None` if there was none.
+    pub(in crate::queue) fn schedule_some(&mut self, after: Place, limit: usize) -> Option<Place> {
+        let mut last = None;
+        for (id, entry) in entries_after(&self.homes, after).take(limit) {
+            self.schedule.push(entry.next_due(), id);
+            last = Some(id);
+        }
+        last
     }
 
     /// Sweeps the heap when most of it is stale, so that its size follows the
     /// number of messages and not of retries.
     pub(super) fn tidy_schedule(&mut self) {
         if self.schedule.due.len() > 2 * self.live + STALE_FREE && !self.schedule.suspended {
-            self.resume_schedule();
+            self.begin_schedule();
+            self.schedule_some(NOWHERE, usize::MAX);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::replay::Replay;
+use super::replay::{Replay, STRIDE};
 use super::scan::{Opened, Scan, open_segment, scan};
 use super::{End, Found, RecoveryReport};
 use crate::base::{Place, UnixMillis};
@@ -11,6 +11,7 @@ use crate::io::store::{Store, StoreFile};
 use crate::queue::checkpoint::{Checkpoint, Draft};
 use crate::queue::format::{checkpoint_name, segment_name};
 use crate::queue::index::Index;
+use crate::queue::record::NOWHERE;
 use crate::queue::{Queue, QueueError};
 
 /// What is left to do after [`Queue::begin`].
@@ -57,7 +58,11 @@ impl<S: Store> Loading<S> {
             self.queue.still_loading()?;
             self.segment(&mut replay, number).await?;
             self.queue.one_less_unread();
-            futures_lite::future::yield_now().await;
+            self.pause().await;
+        }
+        replay.end(self.previous, &mut self.report);
+        while replay.check_parts(STRIDE, &mut self.report) {
+            self.pause().await;
         }
         self.report.segments = self.found.segments.len() as u64;
         self.report.foreign = std::mem::take(&mut self.found.foreign);
@@ -69,15 +74,27 @@ impl<S: Store> Loading<S> {
         self.report.missing =
             replay.roster().iter().filter(|segment| !there(segment)).copied().collect();
         let roster = replay.roster().to_vec();
-        let index = replay.finish(self.previous, &mut self.report);
+        let mut index = replay.finish(&mut self.report);
+        index.begin_schedule();
+        let mut scheduled = NOWHERE;
+        while let Some(last) = index.schedule_some(scheduled, STRIDE) {
+            scheduled = last;
+            self.pause().await;
+        }
+        self.queue.still_loading()?;
         self.queue.loaded(index, roster);
         self.write_checkpoints().await?;
         Ok(self.report)
     }
 
+    async fn pause(&self) {
+        self.queue.0.store.pause().await;
+    }
+
     async fn segment(&mut self, replay: &mut Replay, number: u32) -> Result<(), QueueError> {
         if let Some((opened, scan)) = self.scans.remove(&number) {
-            self.scanned(replay, number, &opened, scan, self.found.checkpoints.contains(&number));
+            let replace = self.found.checkpoints.contains(&number);
+            self.scanned(replay, number, &opened, scan, replace).await;
             return Ok(());
         }
         let queue = self.queue.clone();
@@ -97,10 +114,10 @@ impl<S: Store> Loading<S> {
                 Ok(checkpoint) => {
                     self.report.checkpoints += 1;
                     replay.begin_segment(number, Some(checkpoint.previous), &mut self.report);
-                    for fact in checkpoint.facts() {
-                        self.report.records += 1;
-                        replay.apply(number, fact);
-                    }
+                    // Checking it and finding the facts take a while each.
+                    store.pause().await;
+                    let facts = checkpoint.facts();
+                    self.report.records += replay.apply_all(store, number, facts).await;
                     replay.end_segment(number, checkpoint.end);
                     if checkpoint.doubted {
                         scan(&file, &opened).await?.report(number, replay, &mut self.report);
@@ -113,12 +130,12 @@ impl<S: Store> Loading<S> {
         }
         let scan = scan(&file, &opened).await?;
         file.close().await;
-        self.scanned(replay, number, &opened, scan, has_checkpoint);
+        self.scanned(replay, number, &opened, scan, has_checkpoint).await;
         Ok(())
     }
 
     /// Replays a segment that was read record by record.
-    fn scanned(
+    async fn scanned(
         &mut self,
         replay: &mut Replay,
         number: u32,
@@ -127,12 +144,10 @@ impl<S: Store> Loading<S> {
         replace: bool,
     ) {
         let report = &mut self.report;
-        report.records += scan.facts.len() as u64;
         replay.begin_segment(number, scan.previous, report);
         scan.report(number, replay, report);
-        for fact in &scan.facts {
-            replay.apply(number, fact.clone());
-        }
+        let facts = scan.facts.iter().cloned();
+        report.records += replay.apply_all(&self.queue.0.store, number, facts).await;
         replay.end_segment(number, scan.end);
         if scan.is_sound()
             && !scan.is_empty()

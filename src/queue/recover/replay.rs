@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Damage, RecoveryReport};
 use crate::base::{Location, Place, UnixMillis};
+use crate::io::store::Store;
 use crate::queue::fact::{Committed, Fact, First, MovedTo, What};
 use crate::queue::format::{RECORD_HEADER, aligned};
 use crate::queue::index::{Entry, Far, Index, Status};
 use crate::queue::record::{CHUNK_PREFIX, Extent};
 use crate::queue::stream::Pins;
+
+/// Facts or messages dealt with between two pauses: less than a millisecond's
+/// worth.
+pub(super) const STRIDE: usize = 4096;
 
 /// See the module's comment.
 pub(super) struct Replay {
@@ -60,6 +65,7 @@ impl Replay {
     /// The records of a segment end there.
     pub(super) fn end_segment(&mut self, number: u32, end: u32) {
         self.ends.insert(number, end);
+        self.index.sealed(number);
     }
 
     /// Reports what is missing if the records of a segment that is still there
@@ -88,8 +94,26 @@ impl Replay {
         report.damage.push(Damage { segment, offset, len, what });
     }
 
+    /// Applies the facts of a segment, with pauses: how many they were.
+    pub(super) async fn apply_all<S: Store>(
+        &mut self,
+        store: &S,
+        segment: u32,
+        facts: impl Iterator<Item = Fact>,
+    ) -> u64 {
+        let mut applied = 0u64;
+        for fact in facts {
+            self.apply(segment, fact);
+            applied += 1;
+            if applied.is_multiple_of(STRIDE as u64) {
+                store.pause().await;
+            }
+        }
+        applied
+    }
+
     /// Applies the next fact of a segment.
-    pub(super) fn apply(&mut self, segment: u32, fact: Fact) {
+    fn apply(&mut self, segment: u32, fact: Fact) {
         let place = Place { segment, offset: fact.at };
         match fact.what {
             What::Message(first) => {
@@ -164,10 +188,16 @@ impl Replay {
         }
     }
 
-    /// The index, once everything has been applied. The log ends at `end`.
-    pub(super) fn finish(mut self, end: Place, report: &mut RecoveryReport) -> Index {
+    /// Everything has been applied; the log ends at `end`.
+    pub(super) fn end(&mut self, end: Place, report: &mut RecoveryReport) {
         self.expect_end(end, "no sound record before the end of the log", report);
-        for (id, (extents, at, len)) in std::mem::take(&mut self.promised) {
+    }
+
+    /// Looks whether the parts of streamed messages are there, for `limit` of
+    /// them. False once there are no more.
+    pub(super) fn check_parts(&mut self, limit: usize, report: &mut RecoveryReport) -> bool {
+        for _ in 0..limit {
+            let Some((id, (extents, at, len))) = self.promised.pop_first() else { return false };
             let Some(entry) = self.index.get(id) else { continue };
             let is_there =
                 |extent: &Extent| self.chunks.get(&extent.place) == Some(&(id, extent.len));
@@ -179,10 +209,15 @@ impl Replay {
                 self.index.remove(id, 0);
             }
         }
+        true
+    }
+
+    /// The index, once everything has been applied and checked. Nothing in it is
+    /// scheduled yet.
+    pub(super) fn finish(mut self, report: &mut RecoveryReport) -> Index {
         report.unfinished = self.heads.len() as u64;
         report.messages = self.index.live() as u64;
         report.bytes = self.index.bytes();
-        self.index.resume_schedule();
         self.index.stirred = true;
         self.index
     }

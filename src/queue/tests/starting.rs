@@ -238,3 +238,36 @@ fn a_queue_that_is_closed_while_it_is_read_ends() {
     let (_, report) = open(&store);
     assert_eq!((report.messages, report.damage), (40, vec![]));
 }
+
+#[test]
+fn reading_a_long_queue_lets_others_run_meanwhile() {
+    let store = MemoryStore::untracked();
+    let options = QueueOptions { segment_size: 8 << 20, ..options() };
+    let (bench, queue) = start_with(&store, options.clone());
+    let sent = envelope("a@example.com", 1);
+    for _ in 0..100 {
+        let append = || queue.append(&sent, |_, _| {}, &[b"short\r\n.\r\n"]).unwrap().1;
+        let commits: Vec<_> = std::iter::repeat_with(append).take(1000).collect();
+        for commit in commits {
+            bench.run(commit).unwrap().unwrap();
+        }
+    }
+    queue.close();
+    bench.turn(100);
+    let begun = futures_lite::future::block_on(Queue::begin(store.clone(), options));
+    let (queue, loading) = begun.unwrap();
+    let mut finish = Box::pin(loading.finish(NOW));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut turns = 0;
+    let report = loop {
+        match finish.as_mut().poll(&mut cx) {
+            Poll::Ready(report) => break report.unwrap(),
+            Poll::Pending => turns += 1,
+        }
+    };
+    assert_eq!((report.messages, queue.live()), (100_000, 100_000));
+    assert!(report.segments <= 3 && report.checkpoints > 0, "{report:?}");
+    // Some for what is read, and one for some thousand messages found and scheduled.
+    assert!(turns > 40, "{turns}");
+    assert_eq!(queue.take_due(NOW, usize::MAX).len(), 100_000);
+}

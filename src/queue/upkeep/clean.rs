@@ -16,7 +16,7 @@ use crate::queue::batch::Commit;
 use crate::queue::error::QueueError;
 use crate::queue::fact::{First, MovedTo, Restated, What};
 use crate::queue::format::{Kind, META_MAX, RECORD_HEADER, aligned};
-use crate::queue::index::{Entry, Far, Status};
+use crate::queue::index::{Entry, Far, PartSizes, Status};
 use crate::queue::reader::Told;
 use crate::queue::record::{self, Moved, NOWHERE};
 use crate::queue::state::{Purpose, State};
@@ -321,7 +321,7 @@ fn relocate<F: StoreFile>(
     moved: Moved,
     first: First,
     place: Place,
-    parts: Vec<(u32, u64)>,
+    parts: PartSizes,
 ) {
     let Moved { id, size, extents, known } = moved;
     let far = Far { at: Location { first: place, commit: None }, size, parts };

@@ -24,9 +24,6 @@ pub struct Loading<S: Store> {
     report: RecoveryReport,
     /// Numbers that the files of present segments had before.
     were: BTreeSet<u32>,
-    /// Segments read for want of a checkpoint, of which one is to be written;
-    /// true where a useless one is in the way.
-    drafts: Vec<(Draft, bool)>,
 }
 
 impl<S: Store> Loading<S> {
@@ -38,7 +35,7 @@ impl<S: Store> Loading<S> {
         };
         let (scans, previous) = (end.scans, end.previous);
         let were = scans.values().map(|(opened, _)| opened.header.was).collect();
-        Loading { queue, found, scans, previous, report, were, drafts: Vec::new() }
+        Loading { queue, found, scans, previous, report, were }
     }
 
     /// Where a torn tail was cut, if there was one.
@@ -83,7 +80,7 @@ impl<S: Store> Loading<S> {
         }
         self.queue.still_loading()?;
         self.queue.loaded(index, roster);
-        self.write_checkpoints().await?;
+        self.remove_orphans().await?;
         Ok(self.report)
     }
 
@@ -94,8 +91,7 @@ impl<S: Store> Loading<S> {
     async fn segment(&mut self, replay: &mut Replay, number: u32) -> Result<(), QueueError> {
         if let Some((opened, scan)) = self.scans.remove(&number) {
             let replace = self.found.checkpoints.contains(&number);
-            self.scanned(replay, number, &opened, scan, replace).await;
-            return Ok(());
+            return self.scanned(replay, number, &opened, scan, replace).await;
         }
         let queue = self.queue.clone();
         let (store, options) = (&queue.0.store, &queue.0.options);
@@ -130,11 +126,10 @@ impl<S: Store> Loading<S> {
         }
         let scan = scan(&file, &opened).await?;
         file.close().await;
-        self.scanned(replay, number, &opened, scan, has_checkpoint).await;
-        Ok(())
+        self.scanned(replay, number, &opened, scan, has_checkpoint).await
     }
 
-    /// Replays a segment that was read record by record.
+    /// Replays a segment that was read record by record, and writes its checkpoint.
     async fn scanned(
         &mut self,
         replay: &mut Replay,
@@ -142,7 +137,7 @@ impl<S: Store> Loading<S> {
         opened: &Opened,
         scan: Scan,
         replace: bool,
-    ) {
+    ) -> Result<(), QueueError> {
         let report = &mut self.report;
         replay.begin_segment(number, scan.previous, report);
         scan.report(number, replay, report);
@@ -161,19 +156,15 @@ impl<S: Store> Loading<S> {
                 batch: 0,
                 facts: scan.facts,
             };
-            self.drafts.push((draft, replace));
+            self.queue.still_loading()?;
+            self.queue.write_checkpoint(&draft, replace).await?;
         }
+        Ok(())
     }
 
-    /// Writes the checkpoints that were missing, and removes those of segments
-    /// that are gone.
-    async fn write_checkpoints(&mut self) -> Result<(), QueueError> {
+    /// Removes the checkpoints of segments that are gone.
+    async fn remove_orphans(&mut self) -> Result<(), QueueError> {
         let store = self.queue.0.store.clone();
-        for (draft, replace) in std::mem::take(&mut self.drafts) {
-            if self.queue.is_in_use(draft.segment) {
-                self.queue.write_checkpoint(&draft, replace).await?;
-            }
-        }
         for number in self.found.checkpoints.difference(&self.found.segments) {
             let name = checkpoint_name(*number);
             let removed = store.remove(&name).await;
@@ -219,10 +210,5 @@ impl<S: Store> Queue<S> {
         drop(state);
         self.0.upkeep.raise();
         self.0.clean.raise();
-    }
-
-    fn is_in_use(&self, segment: u32) -> bool {
-        let state = self.0.state.borrow();
-        state.writable().is_ok() && state.index.segments.contains_key(&segment)
     }
 }

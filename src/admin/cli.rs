@@ -123,6 +123,9 @@ where
         Command::Serve(args) => serve::run(&args, crate::shard::start),
         Command::Check(args) => run_check(&args),
         Command::Queue(args) => {
+            // A list of a million messages is work. Where it is not permitted to
+            // leave the server the CPU, the server has to share it.
+            let _ = process::step_aside();
             queue::run(&args, &mut std::io::stdout().lock(), &mut std::io::stderr()).map(success)
         }
     };

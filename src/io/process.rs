@@ -1,4 +1,4 @@
-//! What the kernel grants this process: CPUs and open files.
+//! What the kernel grants this process: CPUs, open files, and its turn.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -44,9 +44,37 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Niceness of what must not disturb a server on the same machine.
+const ASIDE: libc::c_int = 10;
+
+/// Lets others have the CPU before the calling thread: niceness 10.
+///
+/// # Errors
+/// Those of setpriority(2).
+pub fn step_aside() -> io::Result<()> {
+    // SAFETY: the call takes plain numbers; 0 means the calling thread.
+    let status = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, ASIDE) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_steps_aside_alone() {
+        let niceness = || {
+            // SAFETY: the call takes plain numbers; 0 means the calling thread.
+            unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+        };
+        let before = niceness();
+        let aside = std::thread::spawn(move || {
+            step_aside().unwrap();
+            niceness()
+        });
+        assert_eq!(aside.join().unwrap(), before.max(ASIDE));
+        assert_eq!(niceness(), before);
+    }
 
     #[test]
     fn there_is_a_cpu_and_room_for_files() {

@@ -17,7 +17,7 @@ use crate::queue::error::QueueError;
 use crate::queue::fact::{First, MovedTo, Restated, What};
 use crate::queue::format::{Kind, META_MAX, RECORD_HEADER, aligned};
 use crate::queue::index::{Entry, Far, PartSizes, Status};
-use crate::queue::reader::Told;
+use crate::queue::reader::{Reader, Told};
 use crate::queue::record::{self, Moved, NOWHERE};
 use crate::queue::state::{Purpose, State};
 use crate::queue::stream::Pins;
@@ -101,11 +101,13 @@ impl<S: Store> Queue<S> {
     /// Moves what can be moved out of `segment`. False if nothing could.
     async fn clean(&self, segment: u32) -> Result<bool, QueueError> {
         let ids = self.0.state.borrow().index.messages_with_parts_in(segment);
+        // Messages come in the order of the segment, and their words mostly so.
+        let (messages, words) = (self.0.reader.in_order(), self.0.reader.in_order());
         let mut commits: Vec<Commit> = Vec::new();
         let mut moved = false;
         for id in ids {
             self.wait_for_credit().await?;
-            match self.move_message(id, segment).await {
+            match self.move_message(id, segment, &messages, &words).await {
                 Ok(None) => {}
                 Ok(Some(commit)) => {
                     commits.push(commit);
@@ -157,18 +159,24 @@ impl<S: Store> Queue<S> {
     }
 
     /// Moves a message; `None` if it has gone, or must stay.
-    async fn move_message(&self, id: Place, segment: u32) -> Result<Option<Commit>, QueueError> {
+    async fn move_message(
+        &self,
+        id: Place,
+        segment: u32,
+        messages: &Reader<S>,
+        said: &Reader<S>,
+    ) -> Result<Option<Commit>, QueueError> {
         let (at, hint, wanted) = {
             let state = self.0.state.borrow();
             let Some(entry) = movable(&state, id) else { return Ok(None) };
             (entry.location(id), entry.first_extent() as usize, last_words(entry))
         };
         self.wait_written(at.commit.unwrap_or(at.first)).await?;
-        let told = self.0.reader.told(id, at, hint).await?;
+        let told = messages.told(id, at, hint).await?;
         let mut words = Words::new();
         for &(recipient, last) in &wanted {
             self.wait_written(last).await?;
-            let word = self.0.reader.outcome(last, id, at.first, recipient).await;
+            let word = said.outcome(last, id, at.first, recipient).await;
             if let Ok(Some(word)) = word {
                 words.insert((id, recipient, last), word);
             }

@@ -59,12 +59,24 @@ impl<S: Store> Core<S> {
             if outcomes.iter().any(needs_report) && !handle.mail.envelope.sender.is_empty() {
                 let (failed, rest): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(needs_report);
                 self.record(handle.id, &handle.mail, rest);
-                self.report(handle, kept, failed);
+                let failed = self.still_queued(handle.id, failed);
+                if !failed.is_empty() {
+                    self.report(handle, kept, failed);
+                }
             } else {
                 self.record(handle.id, &handle.mail, outcomes.into_vec());
             }
         }
         self.check_drained();
+    }
+
+    /// Those outcomes whose recipients an operator has not dropped meanwhile: of
+    /// the others nobody wants a report.
+    fn still_queued(&self, id: QueueId, mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
+        let message = self.log(id).and_then(|queue| queue.message(id));
+        let recipients = message.map(|message| message.recipients).unwrap_or_default();
+        outcomes.retain(|outcome| recipients.iter().any(|r| r.recipient == outcome.recipient));
+        outcomes
     }
 
     /// Makes a deferral the next attempt, or the end.

@@ -1,6 +1,7 @@
 //! Next hops that refuse, misbehave or are not there.
 
 use super::*;
+use crate::queue::Action;
 
 const TEXT: &str = "Subject: x\r\n\r\nhello\r\n";
 
@@ -146,6 +147,28 @@ fn a_refused_message_fails_and_a_refused_report_is_not_reported() {
         assert_eq!(rig.queue.live(), 0);
         rig.drain().await;
         peer.finish().await;
+    });
+}
+
+#[test]
+fn what_was_dropped_while_under_way_is_not_reported() {
+    run(|| async {
+        let refusal = ["> 250 ok", "> 550 5.1.1 no such user", "> 554 5.5.1 nobody to send to"];
+        let dialog = script(&[&HELLO, &["< MAIL", "< RCPT", "< DATA"], &refusal]);
+        let peer = Peer::start(vec![script(&[&dialog, &["< QUIT", "> 221 bye"]])]);
+        let rig = Rig::new(config(&[peer.address])).await;
+        let id = rig.mail(&["a@x.org"], TEXT).await;
+        let carried = rig.queue.order(id, Action::Drop, &[0], "root (uid 0)", clock::wall());
+        carried.unwrap().commit.await.unwrap();
+        let home = async {
+            while rig.relay.out() > 0 {
+                crate::io::executor::pause().await;
+            }
+        };
+        within(Duration::from_secs(20), home).await.expect("the handle comes home");
+        rig.drain().await;
+        peer.finish().await;
+        assert_eq!((rig.queue.live(), rig.counters.borrow().reports_queued), (0, 0));
     });
 }
 

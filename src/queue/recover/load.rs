@@ -165,7 +165,7 @@ impl<S: Store> Loading<S> {
     /// Removes the checkpoints of segments that are gone.
     async fn remove_orphans(&mut self) -> Result<(), QueueError> {
         let store = self.queue.0.store.clone();
-        for number in self.found.checkpoints.difference(&self.found.segments) {
+        for number in self.found.checkpoints.difference(&self.found.named) {
             let name = checkpoint_name(*number);
             let removed = store.remove(&name).await;
             removed.map_err(QueueError::io(format!("removing {name} failed")))?;

@@ -164,6 +164,8 @@ fn check(options: &QueueOptions) -> Result<(), QueueError> {
 /// The files of a log, by their names.
 struct Found {
     segments: BTreeSet<u32>,
+    /// Segments by name, those that turn out to be none of ours too.
+    named: BTreeSet<u32>,
     spares: BTreeSet<u32>,
     checkpoints: BTreeSet<u32>,
     /// Highest number ever used.
@@ -178,6 +180,7 @@ async fn find<S: Store>(store: &S) -> Result<Found, QueueError> {
     names.sort_unstable();
     let mut found = Found {
         segments: BTreeSet::new(),
+        named: BTreeSet::new(),
         spares: BTreeSet::new(),
         checkpoints: BTreeSet::new(),
         last: 0,
@@ -204,6 +207,7 @@ async fn find<S: Store>(store: &S) -> Result<Found, QueueError> {
         };
         found.last = found.last.max(number);
     }
+    found.named = found.segments.clone();
     // A rename that was not yet durable may be undone by a crash after this
     // recovery, unless it is made durable now.
     store.sync_dir().await.map_err(failed())?;

@@ -247,8 +247,11 @@ fn one_copy_of_a_segment_header_is_enough() {
     assert_eq!((queue.live(), report.foreign.len()), (3, 0));
     flip(&store, ids[0].place.segment, BLOCK as u32 + 20);
     assert!(DATA_START as usize > BLOCK + 20);
+    let checkpoint = crate::queue::format::checkpoint_name(ids[0].place.segment);
+    assert!(store.contents(&checkpoint).is_some(), "written at the start before");
     let (queue, report) = open(&store);
     assert_eq!((queue.live(), report.foreign.len()), (0, 1));
+    assert!(store.contents(&checkpoint).is_some(), "it may help to rescue what is there");
 }
 
 #[test]

@@ -8,6 +8,8 @@
 //! What cleaning may write is given to it: a byte for each byte of new mail, and
 //! what [`Queue::allow_cleaning`] adds. Moves ride the flushes of mail.
 
+use std::io::ErrorKind;
+
 use super::survivors::{Words, known};
 use crate::base::{Location, Place};
 use crate::io::store::{Store, StoreFile};
@@ -72,6 +74,7 @@ impl<S: Store> Queue<S> {
 
     /// Cleans until the queue is closed or has failed.
     pub(in crate::queue) async fn clean_loop(&self) {
+        let mut told = false;
         loop {
             {
                 let state = self.0.state.borrow();
@@ -85,14 +88,22 @@ impl<S: Store> Queue<S> {
                 None => Ok(false),
             };
             match cleaned {
-                Ok(true) => {}
+                Ok(true) => told = false,
                 // There is nothing to clean now, or no room to do so.
                 Ok(false) | Err(QueueError::Full { .. }) => self.0.clean.wait().await,
                 // Closed or poisoned: seen above.
                 Err(QueueError::Poisoned(_)) => {}
+                // Something could not be read, for want of descriptors say: no
+                // reason to stop the log, what it writes is looked at elsewhere.
                 Err(error) => {
-                    self.poison(&error.to_string());
-                    return;
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(
+                            target: "ringpost",
+                            "{}: cleaning is put off: {error}",
+                            self.0.store.describe()
+                        );
+                    }
+                    self.0.clean.wait().await;
                 }
             }
         }
@@ -112,6 +123,12 @@ impl<S: Store> Queue<S> {
                 Ok(Some(commit)) => {
                     commits.push(commit);
                     moved = true;
+                }
+                // Settled while it was read: its segments may be others by now.
+                Err(QueueError::Damaged { .. } | QueueError::Io { .. }) if self.has_gone(id) => {}
+                Err(QueueError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                    // Nothing can be moved out of what somebody took away.
+                    break;
                 }
                 Err(QueueError::Damaged { place, what }) => {
                     // Whoever needs the rest of it can still read it.
@@ -141,6 +158,10 @@ impl<S: Store> Queue<S> {
         }
         self.0.upkeep.raise();
         Ok(moved)
+    }
+
+    fn has_gone(&self, id: Place) -> bool {
+        self.0.state.borrow().index.get(id).is_none()
     }
 
     async fn wait_for_credit(&self) -> Result<(), QueueError> {
@@ -250,7 +271,7 @@ impl<S: Store> Move<S> {
         let mut state = queue.state.borrow_mut();
         state.writable()?;
         let len = record::CHUNK_PREFIX + bytes.len();
-        let place = state.make_room(len, Purpose::Settling, || queue.store.space())?;
+        let place = state.make_room(len, Purpose::Moving, || queue.store.space())?;
         let prefix = record::encode_chunk_prefix(self.id);
         state.open_batch().put(Kind::Chunk, 0, [&prefix[..], bytes]);
         spend(&mut state, len);
@@ -292,7 +313,7 @@ impl<S: Store> Move<S> {
             recipients: entry.recipients().len() as u16,
             arrival_ms: entry.arrival_ms,
         };
-        let place = match state.make_room(len, Purpose::Settling, || queue.0.store.space()) {
+        let place = match state.make_room(len, Purpose::Moving, || queue.0.store.space()) {
             Ok(place) => place,
             Err(error) => {
                 self.give_up(state);

@@ -82,6 +82,49 @@ fn a_segment_that_cannot_be_read_is_not_cleaned_and_the_log_goes_on() {
 }
 
 #[test]
+fn a_message_that_was_out_when_the_cleaner_came_is_come_back_for() {
+    let store = MemoryStore::new();
+    let options = QueueOptions { mail_allows_cleaning: false, ..options() };
+    let (bench, queue) = start_with(&store, options);
+    let id = put(&bench, &queue, "a@example.com", 1, b".\r\n");
+    queue.put_back(id, &[0], NOW);
+    for _ in 0..60 {
+        let id = put(&bench, &queue, "passing@example.com", 1, &[b'x'; 6000]);
+        deliver(&bench, &queue, id);
+    }
+    bench.turn(50);
+    assert!(queue.0.state.borrow().clean_waits, "the cleaner has chosen, and waits");
+    assert_eq!(queue.take_due(NOW, 9).len(), 1);
+    queue.allow_cleaning(u64::MAX);
+    bench.turn(50);
+    queue.put_back(id, &[0], NOW);
+    queue.allow_cleaning(u64::MAX);
+    bench.turn(50);
+    assert!(queue.message(id).unwrap().at.first > id.place);
+}
+
+#[test]
+fn a_checkpoint_that_found_no_room_is_no_failure_when_damage_is_found() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let id = put(&bench, &queue, "a@example.com", 1, &[b'x'; 7000]);
+    for _ in 0..10 {
+        put(&bench, &queue, "b@example.com", 1, &[b'x'; 6000]);
+    }
+    bench.turn(50);
+    // As a full disk leaves it.
+    let name = checkpoint_name(id.place.segment);
+    assert!(store.contents(&name).is_some());
+    store.put(&name, Vec::new());
+    super::crash::flip(&store, id.place.segment, id.place.offset + 1000);
+    assert!(bench.run(queue.load(id)).unwrap().is_err());
+    bench.turn(50);
+    assert_eq!((queue.poisoned(), queue.segments().quarantined), (None, 1));
+    let (_, report) = open(&store);
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+}
+
+#[test]
 fn room_for_a_segment_is_promised_once() {
     let store = MemoryStore::new();
     let (bench, queue) = start(&store);

@@ -115,7 +115,7 @@ impl<S: Store> Queue<S> {
         // Messages come in the order of the segment, and their words mostly so.
         let (messages, words) = (self.0.reader.in_order(), self.0.reader.in_order());
         let mut commits: Vec<Commit> = Vec::new();
-        let mut moved = false;
+        let (mut moved, mut stays) = (false, false);
         for id in ids {
             self.wait_for_credit().await?;
             match self.move_message(id, segment, &messages, &words).await {
@@ -128,13 +128,16 @@ impl<S: Store> Queue<S> {
                 Err(QueueError::Damaged { .. } | QueueError::Io { .. }) if self.has_gone(id) => {}
                 Err(QueueError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                     // Nothing can be moved out of what somebody took away.
+                    stays = true;
                     break;
                 }
                 Err(QueueError::Damaged { place, what }) => {
                     // Whoever needs the rest of it can still read it.
                     self.quarantine(place, what);
+                    stays = true;
                     break;
                 }
+                Err(QueueError::TooLarge { .. }) => stays = true,
                 Err(error) => return Err(error),
             }
             if commits.len() >= UNDER_WAY {
@@ -145,7 +148,8 @@ impl<S: Store> Queue<S> {
                 }
             }
         }
-        if !moved {
+        // What was only taken out for an attempt meanwhile is come back for.
+        if !moved && stays {
             // It may have been freed meanwhile.
             let mut state = self.0.state.borrow_mut();
             if let Some(segment) = state.index.segments.get_mut(&segment) {
@@ -280,8 +284,11 @@ impl<S: Store> Move<S> {
     }
 
     /// Writes the record that makes the move; `None` if the message has gone or
-    /// changed meanwhile, or does not fit into a record with all that is known
-    /// of it.
+    /// changed meanwhile.
+    ///
+    /// # Errors
+    /// `TooLarge` if it does not fit into a record with all that is known of it;
+    /// as appends otherwise.
     fn finish(mut self) -> Result<Option<Commit>, QueueError> {
         let queue = self.queue.clone();
         let mut state = queue.0.state.borrow_mut();
@@ -305,7 +312,8 @@ impl<S: Store> Move<S> {
         let (meta, len) = (head.len(), head.len() + part.len());
         let most = META_MAX.min(state.options.record_max() / 2);
         if len > most {
-            return Ok(self.give_up(state));
+            self.give_up(state);
+            return Err(QueueError::TooLarge { bytes: len as u64, limit: most as u64 });
         }
         let first = First {
             meta: meta as u32,

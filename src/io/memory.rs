@@ -100,6 +100,8 @@ struct Disk {
     stop_at: Option<usize>,
     /// The operation of this number fails, once.
     fail_at: Option<usize>,
+    /// A file and the bytes of it that cannot be read.
+    unreadable: Option<(usize, std::ops::Range<usize>)>,
     hold_syncs: bool,
     held: Vec<std::task::Waker>,
     syncs_held: usize,
@@ -191,6 +193,16 @@ impl MemoryStore {
     /// Makes operation number `at` fail, once.
     pub fn fail_at(&self, at: usize) {
         self.0.borrow_mut().fail_at = Some(at);
+    }
+
+    /// Makes reads of these bytes of a file fail as on a worn disk (EIO).
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn spoil(&self, name: &str, bytes: std::ops::Range<usize>) {
+        let mut disk = self.0.borrow_mut();
+        let file = disk.names.now[name];
+        disk.unreadable = Some((file, bytes));
     }
 
     /// Makes syncs wait until they are let go.
@@ -401,6 +413,11 @@ impl StoreFile for MemoryFile {
         future::yield_now().await;
         let disk = self.store.0.borrow();
         let pos = pos as usize;
+        let touches = |bad: &std::ops::Range<usize>| pos < bad.end && bad.start < pos + len;
+        if disk.unreadable.as_ref().is_some_and(|(file, bad)| *file == self.file && touches(bad)) {
+            const EIO: i32 = 5;
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let bytes = disk.files[self.file].now.get(pos..pos + len);
         bytes.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }

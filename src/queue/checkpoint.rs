@@ -104,7 +104,8 @@ fn seal_header(bytes: &mut [u8]) {
 }
 
 /// Marks the checkpoint of a segment as doubted, if there is one. Should that be
-/// torn, the checkpoint is not used and the segment read instead.
+/// torn, the checkpoint is not used and the segment read instead; so it is when
+/// the checkpoint itself cannot be read, which then goes.
 pub(super) async fn doubt<S: Store>(store: &S, segment: u32) -> Result<(), QueueError> {
     let name = checkpoint_name(segment);
     let failed = |what: &str| QueueError::io(format!("{what} {name} failed"));
@@ -113,7 +114,13 @@ pub(super) async fn doubt<S: Store>(store: &S, segment: u32) -> Result<(), Queue
         opened => opened.map_err(failed("opening"))?,
     };
     let mut block = file.alloc(BLOCK);
-    block.copy_from_slice(&file.read_at(0, BLOCK).await.map_err(failed("reading"))?);
+    match file.read_at(0, BLOCK).await {
+        Ok(read) => block.copy_from_slice(&read),
+        Err(_) => {
+            file.close().await;
+            return store.remove(&name).await.map_err(failed("removing"));
+        }
+    }
     block[40..CRC_AT].copy_from_slice(&1u32.to_le_bytes());
     seal_header(&mut block);
     file.write_at(block, BLOCK, 0).await.map_err(failed("writing"))?;

@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 
 use super::ahead::Ahead;
@@ -15,6 +16,7 @@ use super::format::{
     DATA_START, Kind, RECORD_HEADER, RecordHeader, Seal, SegmentHeader, segment_name,
 };
 use super::record::{self, CHUNK_PREFIX, Commit, Extent, Malformed, Payload};
+use super::recover::is_unreadable;
 use super::view::Reading;
 use crate::base::{Envelope, Location, Mail, Outcome, Place};
 use crate::io::store::{OpenMode, Store, StoreFile};
@@ -280,9 +282,16 @@ impl<S: Store> Reader<S> {
         let hint = self.ahead.as_ref().map_or(hint, |ahead| ahead.borrow_mut().length(place));
         let at = u64::from(place.offset);
         let left = segment.len.saturating_sub(at) as usize;
-        let failed = || QueueError::io(format!("reading segment {:08x} failed", place.segment));
-        let first = hint.max(RECORD_HEADER).min(left);
-        let mut bytes = segment.file.read_at(at, first).await.map_err(failed())?;
+        let mut first = hint.max(RECORD_HEADER).min(left);
+        let mut bytes = match segment.file.read_at(at, first).await {
+            // What cannot be read may lie behind the record.
+            Err(error) if is_unreadable(&error) => {
+                first = RECORD_HEADER.min(left);
+                segment.file.read_at(at, first).await
+            }
+            read => read,
+        }
+        .map_err(failed(place))?;
         if let Some(ahead) = &self.ahead {
             ahead.borrow_mut().keep(place, &bytes);
         }
@@ -294,7 +303,7 @@ impl<S: Store> Reader<S> {
         }
         if len > bytes.len() {
             let more = segment.file.read_at(at + first as u64, len - first).await;
-            bytes.extend_from_slice(&more.map_err(failed())?);
+            bytes.extend_from_slice(&more.map_err(failed(place))?);
         }
         bytes.truncate(len);
         let record = Record { header, bytes };
@@ -343,6 +352,14 @@ fn decode_envelope(first: &Record, place: Place) -> Result<Envelope, QueueError>
 
 fn damaged(place: Place) -> impl Fn(Malformed) -> QueueError {
     move |Malformed(what)| QueueError::Damaged { place, what }
+}
+
+/// Sectors that cannot be read are damage; anything else is not about the record.
+fn failed(place: Place) -> impl FnOnce(io::Error) -> QueueError {
+    move |error| match is_unreadable(&error) {
+        true => damaged(place)(Malformed("it cannot be read from the disk")),
+        false => QueueError::io(format!("reading segment {:08x} failed", place.segment))(error),
+    }
 }
 
 /// The body of a message, part by part.

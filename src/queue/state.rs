@@ -38,6 +38,9 @@ pub(super) struct InFlight {
 pub(super) enum Purpose {
     Mail,
     Settling,
+    /// Cleaning, which makes room only in the end: until then it leaves the last
+    /// of it to outcomes.
+    Moving,
 }
 
 /// The state of a running queue.
@@ -172,11 +175,15 @@ impl<F: StoreFile> State<F> {
         purpose: Purpose,
         space: impl FnOnce() -> std::io::Result<Space>,
     ) -> Result<(), QueueError> {
-        if self.prepared > self.tail.segment || !self.spares.is_empty() {
+        // Segments that are promised already and have no file yet.
+        let promised =
+            if self.has_promised() { self.tail.segment - self.prepared } else { 0 } as usize;
+        if self.prepared > self.tail.segment || self.spares.len() > promised {
             return Ok(());
         }
         let reserve = if purpose == Purpose::Mail { self.options.reserve } else { 0 };
-        let needed = u64::from(self.options.segment_size) + reserve;
+        let lacking = (promised + 1 - self.spares.len()) as u64;
+        let needed = lacking * u64::from(self.options.segment_size) + reserve;
         let available =
             space().map_err(QueueError::io("reading the room on the queue's filesystem"))?;
         if available.available < needed {
@@ -191,14 +198,23 @@ impl<F: StoreFile> State<F> {
         need: usize,
         space: impl FnOnce() -> std::io::Result<Space>,
     ) -> Result<(), QueueError> {
+        self.leaves_room(need, Purpose::Mail, space)
+    }
+
+    fn leaves_room(
+        &self,
+        need: usize,
+        purpose: Purpose,
+        space: impl FnOnce() -> std::io::Result<Space>,
+    ) -> Result<(), QueueError> {
         if self.lacks_a_segment() {
-            return self.refuse_for_want_of_one(Purpose::Mail, space);
+            return self.refuse_for_want_of_one(purpose, space);
         }
         let used = self.next().offset as usize + need + BATCH_PREFIX + BLOCK;
         if self.options.segment_size as usize >= used + self.options.outcome_room() {
             return Ok(());
         }
-        self.can_grow(Purpose::Mail, space)
+        self.can_grow(purpose, space)
     }
 
     /// Makes sure that the open batch takes a record with a payload of `len`
@@ -214,8 +230,8 @@ impl<F: StoreFile> State<F> {
         if need > limit {
             return Err(QueueError::TooLarge { bytes: need as u64, limit: limit as u64 });
         }
-        if purpose == Purpose::Mail {
-            self.admits(need, &space)?;
+        if purpose != Purpose::Settling {
+            self.leaves_room(need, purpose, &space)?;
         }
         if let Some(open) = self.open.as_ref().filter(|open| open.room() >= need) {
             return Ok(open.next());

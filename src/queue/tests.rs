@@ -1,5 +1,6 @@
 //! Tests of the queue as a whole, over the store in memory.
 
+mod adverse;
 mod cleaning;
 mod crash;
 mod fixture;

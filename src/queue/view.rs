@@ -117,6 +117,13 @@ impl<S: Store> Queue<S> {
         })
     }
 
+    /// Where a message lies; `None` if it is not queued here.
+    pub fn location(&self, id: QueueId) -> Option<Location> {
+        let state = self.0.state.borrow();
+        let entry = state.index.get(id.place).filter(|_| id.log == self.0.options.log)?;
+        Some(entry.location(id.place))
+    }
+
     /// Ids of queued messages in order, `limit` at most, those after `after`.
     pub fn ids_after(&self, after: Option<QueueId>, limit: usize) -> Vec<QueueId> {
         let log = self.0.options.log;

@@ -50,7 +50,9 @@ impl<S: Store> Core<S> {
         };
         let mail = Arc::new(Mail { envelope, body });
         let _kept = room.map(|room| room.of(&mail));
-        let at = Location { first: id.place, commit };
+        // A message that came whole is streamed too if it is too long for a record.
+        let at = self.log(id).and_then(|queue| queue.location(id));
+        let at = at.unwrap_or(Location { first: id.place, commit });
         self.give_out(Handle { id, recipients: all, attempts: 0, at, size, mail });
     }
 

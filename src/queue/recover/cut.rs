@@ -1,12 +1,13 @@
 //! The torn tail of a log: where it begins, and cutting it off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 
 use super::scan::{Opened, Scan};
 use crate::base::Place;
 use crate::io::store::{OpenMode, Store, StoreFile};
 use crate::queue::QueueError;
-use crate::queue::format::{DATA_START, segment_name};
+use crate::queue::format::{DATA_START, checkpoint_name, segment_name};
 
 /// Where the torn tail begins, if there is one, given the segments from the last
 /// claim of durability on and that claim.
@@ -35,8 +36,22 @@ pub(super) fn find_cut(scans: &BTreeMap<u32, (Opened, Scan)>, durable: Place) ->
 pub(super) async fn cut_off<S: Store>(
     store: &S,
     scans: &mut BTreeMap<u32, (Opened, Scan)>,
+    checkpoints: &mut BTreeSet<u32>,
     cut: Place,
 ) -> Result<(), QueueError> {
+    // A checkpoint tells of what is about to go.
+    for (&number, _) in scans.range(cut.segment..) {
+        let name = checkpoint_name(number);
+        match store.remove(&name).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(QueueError::io(format!("removing {name} failed"))(error));
+            }
+            _ => {
+                checkpoints.remove(&number);
+            }
+        }
+    }
+    store.sync_dir().await.map_err(QueueError::io("removing checkpoints failed"))?;
     for (&number, (opened, scan)) in scans.range_mut(cut.segment..) {
         let len = if number == cut.segment { cut.offset.max(DATA_START) } else { DATA_START };
         scan.cut(len);

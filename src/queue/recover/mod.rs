@@ -251,7 +251,7 @@ async fn read_end<S: Store>(
     }
     let cut = cut::find_cut(&scans, durable);
     if let Some(cut) = cut {
-        cut::cut_off(store, &mut scans, cut).await?;
+        cut::cut_off(store, &mut scans, &mut found.checkpoints, cut).await?;
     }
     cut::make_durable(store, scans.range(durable.segment..).map(|(number, _)| *number)).await?;
     let last = scans.iter().rev().find(|(_, (_, scan))| scan.end > DATA_START);

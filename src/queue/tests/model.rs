@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::io::memory::CrashPolicy;
-use crate::queue::{Action, Commit, QueueError, StreamedAppend};
+use crate::queue::{Action, BodyReader, Commit, QueueError, StreamedAppend};
 
 /// One thing that a test does with a queue.
 #[derive(Clone, Debug)]
@@ -24,6 +24,14 @@ pub(super) enum Step {
     Hold { message: usize, recipient: usize, hold: bool },
     /// Drop a recipient of one of the live messages.
     Drop { message: usize, recipient: usize },
+    /// Take out what is due, as the relay does.
+    TakeDue { limit: usize },
+    /// Give back untried what was taken out first.
+    PutBack,
+    /// Begin to read a live message, or end the reading begun first.
+    Read { message: usize, begin: bool },
+    /// End, and start again.
+    Reopen,
     /// Let the committer run.
     Turn { rounds: usize },
 }
@@ -62,13 +70,17 @@ pub(super) struct Driven {
     sent: BTreeMap<QueueId, Sent>,
     waiting: Vec<(Waiting, Pin<Box<Commit>>)>,
     count: usize,
+    out: std::collections::VecDeque<(QueueId, Vec<u16>)>,
+    readers: std::collections::VecDeque<(QueueId, BodyReader<MemoryStore>)>,
 }
 
 impl Driven {
     pub(super) fn new(queue: Queue<MemoryStore>) -> Self {
         let bench = Bench::new();
         bench.spawn(queue.clone().run_commits());
-        Driven { bench, queue, sent: BTreeMap::new(), waiting: Vec::new(), count: 0 }
+        let (sent, waiting, count) = (BTreeMap::new(), Vec::new(), 0);
+        let (out, readers) = Default::default();
+        Driven { bench, queue, sent, waiting, count, out, readers }
     }
 
     /// Does the steps until one fails; true if none did.
@@ -84,11 +96,68 @@ impl Driven {
             Step::Record { message, recipient, last } => self.record(message, recipient, last),
             Step::Hold { message, recipient, hold } => self.hold(message, recipient, hold),
             Step::Drop { message, recipient } => self.drop_one(message, recipient),
+            Step::TakeDue { limit } => {
+                let due = self.queue.take_due(UnixMillis(u64::MAX), limit);
+                self.out.extend(due.into_iter().map(|(id, to)| (id, to.to_vec())));
+                Ok(())
+            }
+            Step::PutBack => {
+                if let Some((id, recipients)) = self.out.pop_front() {
+                    self.queue.put_back(id, &recipients, NOW);
+                }
+                Ok(())
+            }
+            Step::Read { message, begin: true } => self.read(message),
+            Step::Read { begin: false, .. } => self.read_to_end(),
+            Step::Reopen => self.reopen(),
             Step::Turn { rounds } => {
                 self.turn(rounds);
                 Ok(())
             }
         }
+    }
+
+    fn read(&mut self, message: usize) -> Result<(), QueueError> {
+        let Some((id, _)) = self.pick(message, 0) else { return Ok(()) };
+        let reader = self.bench.run(self.queue.body(id)).expect("it is opened")?;
+        self.readers.push_back((id, reader));
+        Ok(())
+    }
+
+    /// Whole and unaltered, or not at all: not if it was settled meanwhile.
+    fn read_to_end(&mut self) -> Result<(), QueueError> {
+        let Some((id, mut reader)) = self.readers.pop_front() else { return Ok(()) };
+        let mut body = Vec::new();
+        loop {
+            match self.bench.run(reader.next()).expect("it is read") {
+                Ok(Some(part)) => body.extend_from_slice(&part),
+                Ok(None) => break,
+                Err(error) => {
+                    assert!(self.sent[&id].settled(), "{id}: {error}");
+                    return Ok(());
+                }
+            }
+        }
+        assert!(body == self.sent[&id].body, "{id} is altered");
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), QueueError> {
+        let (store, options) = (self.queue.0.store.clone(), self.queue.0.options.clone());
+        self.readers.clear();
+        self.out.clear();
+        self.queue.close();
+        self.turn(300);
+        if let Some(why) = self.queue.poisoned() {
+            return Err(QueueError::Poisoned(why));
+        }
+        assert!(self.bench.jobs.borrow().is_empty() && self.waiting.is_empty(), "all has ended");
+        let opened = futures_lite::future::block_on(Queue::open(store, options, NOW));
+        let (queue, report) = opened?;
+        assert_eq!((&report.damage[..], &report.missing[..], report.cut), (&[][..], &[][..], None));
+        self.queue = queue;
+        self.bench.spawn(self.queue.clone().run_commits());
+        Ok(())
     }
 
     fn turn(&mut self, rounds: usize) {

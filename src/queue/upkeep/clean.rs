@@ -8,6 +8,8 @@
 //! What cleaning may write is given to it: a byte for each byte of new mail, and
 //! what [`Queue::allow_cleaning`] adds. Moves ride the flushes of mail.
 
+use std::io::ErrorKind;
+
 use super::survivors::{Words, known};
 use crate::base::{Location, Place};
 use crate::io::store::{Store, StoreFile};
@@ -72,6 +74,7 @@ impl<S: Store> Queue<S> {
 
     /// Cleans until the queue is closed or has failed.
     pub(in crate::queue) async fn clean_loop(&self) {
+        let mut told = false;
         loop {
             {
                 let state = self.0.state.borrow();
@@ -85,14 +88,22 @@ impl<S: Store> Queue<S> {
                 None => Ok(false),
             };
             match cleaned {
-                Ok(true) => {}
+                Ok(true) => told = false,
                 // There is nothing to clean now, or no room to do so.
                 Ok(false) | Err(QueueError::Full { .. }) => self.0.clean.wait().await,
                 // Closed or poisoned: seen above.
                 Err(QueueError::Poisoned(_)) => {}
+                // Something could not be read, for want of descriptors say: no
+                // reason to stop the log, what it writes is looked at elsewhere.
                 Err(error) => {
-                    self.poison(&error.to_string());
-                    return;
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(
+                            target: "ringpost",
+                            "{}: cleaning is put off: {error}",
+                            self.0.store.describe()
+                        );
+                    }
+                    self.0.clean.wait().await;
                 }
             }
         }
@@ -104,7 +115,7 @@ impl<S: Store> Queue<S> {
         // Messages come in the order of the segment, and their words mostly so.
         let (messages, words) = (self.0.reader.in_order(), self.0.reader.in_order());
         let mut commits: Vec<Commit> = Vec::new();
-        let mut moved = false;
+        let (mut moved, mut stays) = (false, false);
         for id in ids {
             self.wait_for_credit().await?;
             match self.move_message(id, segment, &messages, &words).await {
@@ -113,11 +124,20 @@ impl<S: Store> Queue<S> {
                     commits.push(commit);
                     moved = true;
                 }
+                // Settled while it was read: its segments may be others by now.
+                Err(QueueError::Damaged { .. } | QueueError::Io { .. }) if self.has_gone(id) => {}
+                Err(QueueError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                    // Nothing can be moved out of what somebody took away.
+                    stays = true;
+                    break;
+                }
                 Err(QueueError::Damaged { place, what }) => {
                     // Whoever needs the rest of it can still read it.
                     self.quarantine(place, what);
+                    stays = true;
                     break;
                 }
+                Err(QueueError::TooLarge { .. }) => stays = true,
                 Err(error) => return Err(error),
             }
             if commits.len() >= UNDER_WAY {
@@ -128,7 +148,8 @@ impl<S: Store> Queue<S> {
                 }
             }
         }
-        if !moved {
+        // What was only taken out for an attempt meanwhile is come back for.
+        if !moved && stays {
             // It may have been freed meanwhile.
             let mut state = self.0.state.borrow_mut();
             if let Some(segment) = state.index.segments.get_mut(&segment) {
@@ -141,6 +162,10 @@ impl<S: Store> Queue<S> {
         }
         self.0.upkeep.raise();
         Ok(moved)
+    }
+
+    fn has_gone(&self, id: Place) -> bool {
+        self.0.state.borrow().index.get(id).is_none()
     }
 
     async fn wait_for_credit(&self) -> Result<(), QueueError> {
@@ -250,7 +275,7 @@ impl<S: Store> Move<S> {
         let mut state = queue.state.borrow_mut();
         state.writable()?;
         let len = record::CHUNK_PREFIX + bytes.len();
-        let place = state.make_room(len, Purpose::Settling, || queue.store.space())?;
+        let place = state.make_room(len, Purpose::Moving, || queue.store.space())?;
         let prefix = record::encode_chunk_prefix(self.id);
         state.open_batch().put(Kind::Chunk, 0, [&prefix[..], bytes]);
         spend(&mut state, len);
@@ -259,8 +284,11 @@ impl<S: Store> Move<S> {
     }
 
     /// Writes the record that makes the move; `None` if the message has gone or
-    /// changed meanwhile, or does not fit into a record with all that is known
-    /// of it.
+    /// changed meanwhile.
+    ///
+    /// # Errors
+    /// `TooLarge` if it does not fit into a record with all that is known of it;
+    /// as appends otherwise.
     fn finish(mut self) -> Result<Option<Commit>, QueueError> {
         let queue = self.queue.clone();
         let mut state = queue.0.state.borrow_mut();
@@ -284,7 +312,8 @@ impl<S: Store> Move<S> {
         let (meta, len) = (head.len(), head.len() + part.len());
         let most = META_MAX.min(state.options.record_max() / 2);
         if len > most {
-            return Ok(self.give_up(state));
+            self.give_up(state);
+            return Err(QueueError::TooLarge { bytes: len as u64, limit: most as u64 });
         }
         let first = First {
             meta: meta as u32,
@@ -292,7 +321,7 @@ impl<S: Store> Move<S> {
             recipients: entry.recipients().len() as u16,
             arrival_ms: entry.arrival_ms,
         };
-        let place = match state.make_room(len, Purpose::Settling, || queue.0.store.space()) {
+        let place = match state.make_room(len, Purpose::Moving, || queue.0.store.space()) {
             Ok(place) => place,
             Err(error) => {
                 self.give_up(state);

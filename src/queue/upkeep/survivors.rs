@@ -36,6 +36,8 @@ impl<S: Store> Queue<S> {
                         self.0.state.borrow_mut().index.segment(holder).releasing = false;
                         return Ok(());
                     }
+                    // Closed, or failed already, while the words were read.
+                    Err(QueueError::Poisoned(_)) => return Ok(()),
                     other => other?,
                 }
             }

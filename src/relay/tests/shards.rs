@@ -48,6 +48,30 @@ fn handles_cross_to_the_lane_and_outcomes_come_home() {
 }
 
 #[test]
+fn a_message_that_came_whole_and_was_stored_in_parts_is_read_by_other_shards() {
+    run(|| async {
+        let takes = takes_one();
+        let peer = Peer::start(vec![script(&[&HELLO, &takes, &takes, &["< QUIT", "> 221"]])]);
+        let rigs = shards(2, peer.address).await;
+        let text = format!("Subject: x\r\n\r\n{}.\r\n", "hello\r\n".repeat(40_000));
+        for rig in &rigs {
+            let envelope = envelope(&["a@x.org"]);
+            let (id, commit) = rig.queue.append(&envelope, |_, _| {}, &[text.as_bytes()]).unwrap();
+            commit.await.unwrap();
+            assert!(rig.queue.location(id).unwrap().commit.is_some());
+            // As receive does for what it had in memory.
+            rig.relay.accepted(id, envelope, (b"", None), None, text.len() as u64);
+            let outcome = rig.outcome().await;
+            assert_eq!(outcome.disposition, Disposition::Delivered, "{outcome:?}");
+        }
+        for rig in &rigs {
+            rig.drain().await;
+        }
+        peer.finish().await;
+    });
+}
+
+#[test]
 fn a_drain_finishes_what_is_under_way_and_returns_the_rest() {
     run(|| async {
         let peer = Peer::start(vec![script(&[

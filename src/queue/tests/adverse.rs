@@ -3,6 +3,7 @@
 //! between two looks at it, a checkpoint of what was cut.
 
 use super::*;
+use crate::base::Place;
 use crate::io::store::Store;
 use crate::queue::format::{checkpoint_name, segment_name};
 use crate::queue::{Commit, QueueError};
@@ -216,4 +217,39 @@ fn the_checkpoint_of_what_was_cut_is_not_believed() {
         assert!(bench.run(queue.load(id)).unwrap().is_ok(), "{id} was cut");
     }
     assert_eq!(queue.live(), 30 + 3);
+}
+
+#[test]
+fn words_too_many_to_be_said_again_are_let_go_and_the_states_are_not() {
+    let store = MemoryStore::new();
+    let options = QueueOptions { mail_allows_cleaning: false, ..options() };
+    let (bench, queue) = start_with(&store, options);
+    let many = 900;
+    let id = put(&bench, &queue, "a@example.com", many, b".\r\n");
+    // The rest of the first segment, so that the words have segments of their own.
+    while queue.0.state.borrow().tail.offset < SMALL - 12_000 {
+        put(&bench, &queue, "b@example.com", 1, &[b'x'; 3000]);
+    }
+    let words: Vec<Outcome> =
+        (0..many as u16).map(|n| outcome(n, Disposition::Deferred, 3)).collect();
+    bench.run(queue.record(id, &words).unwrap()).unwrap().unwrap();
+    for _ in 0..20 {
+        let id = put(&bench, &queue, "passing@example.com", 1, &[b'x'; 6000]);
+        deliver(&bench, &queue, id);
+    }
+    // Each word is read for itself.
+    bench.turn(4000);
+    assert_eq!(queue.poisoned(), None);
+    {
+        let state = queue.0.state.borrow();
+        let recipients = state.index.get(id.place).unwrap().recipients();
+        let gone = |place: &Place| !state.index.segments.contains_key(&place.segment);
+        let let_go = recipients.iter().filter(|recipient| gone(&recipient.last)).count();
+        assert!(let_go > many / 2, "{let_go}: the test looks at what it is about");
+    }
+    drop((bench, queue));
+    let (queue, _) = open(&store);
+    let recipients = queue.message(id).unwrap().recipients;
+    assert_eq!(recipients.len(), many);
+    assert!(recipients.iter().all(|recipient| recipient.attempts == 3));
 }

@@ -9,7 +9,7 @@ use crate::io::store::{Store, StoreFile};
 use crate::queue::Queue;
 use crate::queue::error::QueueError;
 use crate::queue::fact::What;
-use crate::queue::format::Kind;
+use crate::queue::format::{Kind, RECORD_HEADER, aligned};
 use crate::queue::index::{Entry, Status};
 use crate::queue::record::{Known, Survivor, Survivors};
 use crate::queue::state::{Purpose, State};
@@ -96,7 +96,7 @@ impl<S: Store> Queue<S> {
                 part.to = next.offset;
             }
             from = part.to;
-            self.put_survivors(state, holder, &part, &ids)?;
+            self.put_survivors(state, holder, &mut part, &ids)?;
             if rest.peek().is_none() {
                 return Ok(());
             }
@@ -107,17 +107,25 @@ impl<S: Store> Queue<S> {
         &self,
         state: &mut State<S::File>,
         holder: u32,
-        part: &Survivors,
+        part: &mut Survivors,
         ids: &[Place],
     ) -> Result<(), QueueError> {
         state.scratch.clear();
         part.encode(&mut state.scratch);
+        if aligned(RECORD_HEADER + state.scratch.len()) > state.options.record_max() {
+            // One message with very many recipients: what counts is their state,
+            // and the words are for people.
+            let messages = part.messages.iter_mut();
+            messages.flat_map(|m| &mut m.recipients).for_each(|known| known.last = None);
+            state.scratch.clear();
+            part.encode(&mut state.scratch);
+        }
         let len = state.scratch.len();
         let place = state.make_room(len, Purpose::Settling, || self.0.store.space())?;
         let batch = state.open.as_mut().expect("room has been made");
         batch.put(Kind::Survivors, 0, [&state.scratch[..]]);
         state.count(len);
-        state.note(place, What::Survivors(Box::new(part.into())));
+        state.note(place, What::Survivors(Box::new((&*part).into())));
         let number = state.batch_number();
         for (message, &id) in part.messages.iter().zip(ids) {
             for known in message.recipients.iter().filter(|known| known.last.is_some()) {

@@ -137,7 +137,7 @@ fn a_thousand_deliveries_stay_within_the_budget_and_stalled_peers_hold_nobody_up
     run(|| async {
         let listener = narrow();
         let config = crowded(listener.local_addr().unwrap());
-        let text = long_text(4 << 20);
+        let text = long_text(50 << 20);
         let body = Rc::new(format!("Received: here\r\n{text}.\r\n").into_bytes());
         let (told, stalled) = unbounded();
         let (read, at_once) = bounded(1);

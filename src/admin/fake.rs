@@ -197,6 +197,8 @@ fn chosen(listed: &Listed, selection: &Selection, action: Option<Action>) -> Vec
             attempts: recipient.attempts,
             next_attempt: recipient.next_attempt.unwrap_or_default(),
             out: recipient.out,
+            waiting: false,
+            noticed: false,
             held: recipient.held,
         })
         .collect();

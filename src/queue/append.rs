@@ -10,7 +10,7 @@ use super::record::{self, EnvelopeFacts};
 use super::state::{Purpose, State};
 use super::{PREFIX_MAX, Queue, stream};
 use crate::base::limits::RECIPIENTS_RECORD_MAX;
-use crate::base::{Envelope, Outcome, Place, QueueId, UnixMillis};
+use crate::base::{Envelope, Outcome, Place, QueueId};
 use crate::io::store::{Store, StoreFile};
 
 impl<S: Store> Queue<S> {
@@ -124,12 +124,6 @@ impl<S: Store> Queue<S> {
         }
         state.index.apply(message, rulings, place, number);
         Ok((taken, commit))
-    }
-
-    /// Marks recipients that are out as due at `due` again, without a record:
-    /// for those that the relay gives back untried.
-    pub fn put_back(&self, id: QueueId, recipients: &[u16], due: UnixMillis) {
-        self.0.state.borrow_mut().index.put_back(id.place, recipients, due);
     }
 }
 

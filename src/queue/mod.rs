@@ -12,7 +12,8 @@
 //! write carries, `append`, `stream` and `orders` put records into batches,
 //! `commit` writes and flushes them. Segments: `upkeep` prepares, frees and cleans
 //! them. What is queued: `index`, rebuilt by `recover`; `reader` reads messages
-//! back, `ahead` many of them in order, `view` answers questions. `state` is what all of these share, `options`
+//! back, `ahead` many of them in order, `due` is the schedule, `view` answers
+//! questions. `state` is what all of these share, `options`
 //! how a log is kept and what is counted.
 //!
 //! Invariants:
@@ -29,6 +30,7 @@ mod append;
 mod batch;
 pub mod checkpoint;
 mod commit;
+mod due;
 mod error;
 pub mod fact;
 pub mod format;

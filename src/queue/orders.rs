@@ -107,9 +107,11 @@ impl<S: Store> Queue<S> {
         let states = entry.ok_or(QueueError::Unknown(id))?.recipients();
         let changes = |index: &u16| {
             states.get(usize::from(*index)).is_some_and(|state| match action {
-                Action::Hold => matches!(state.status, Status::Pending | Status::Out),
+                Action::Hold => {
+                    matches!(state.status, Status::Pending | Status::Waiting | Status::Out)
+                }
                 Action::Release => state.status.is_held(),
-                Action::Retry => state.status == Status::Pending,
+                Action::Retry => matches!(state.status, Status::Pending | Status::Waiting),
                 Action::Drop => state.status != Status::Done,
             })
         };

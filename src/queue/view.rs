@@ -1,8 +1,6 @@
 //! Questions about what is queued: for the relay (what is due, the bodies), for
 //! `ringpost queue` and for metrics.
 
-use smallvec::SmallVec;
-
 use super::Queue;
 use super::error::QueueError;
 use super::index::Status;
@@ -38,10 +36,14 @@ pub struct PendingRecipient {
     pub recipient: u16,
     /// Attempts so far.
     pub attempts: u16,
-    /// When it is due; meaningless while it is out.
+    /// When it is due; meaningless while it is out or waits.
     pub next_attempt: UnixMillis,
     /// Given to the relay, no outcome yet.
     pub out: bool,
+    /// Due, and waits for its destination.
+    pub waiting: bool,
+    /// Its sender needs no notice of the delay (any more).
+    pub noticed: bool,
     /// Held back by an operator.
     pub held: bool,
 }
@@ -111,6 +113,8 @@ impl<S: Store> Queue<S> {
                     attempts: recipient.attempts,
                     next_attempt: UnixMillis(recipient.next_ms),
                     out: recipient.status.is_out(),
+                    waiting: recipient.status == Status::Waiting,
+                    noticed: recipient.noticed,
                     held: recipient.status.is_held(),
                 })
                 .collect(),
@@ -135,19 +139,6 @@ impl<S: Store> Queue<S> {
         let state = self.0.state.borrow();
         let places = state.index.ids_after(after);
         places.take(limit).map(|place| QueueId { log, place }).collect()
-    }
-
-    /// When [`Queue::take_due`] will next have something to give.
-    pub fn next_due(&self) -> Option<UnixMillis> {
-        self.0.state.borrow_mut().index.next_due()
-    }
-
-    /// Takes out the recipients that are due, of `limit` messages at most. They
-    /// are out until an outcome is recorded for them.
-    pub fn take_due(&self, now: UnixMillis, limit: usize) -> Vec<(QueueId, SmallVec<[u16; 1]>)> {
-        let log = self.0.options.log;
-        let taken = self.0.state.borrow_mut().index.take_due(now, limit);
-        taken.into_iter().map(|(place, recipients)| (QueueId { log, place }, recipients)).collect()
     }
 
     /// The envelope of a queued message.

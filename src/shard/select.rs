@@ -222,6 +222,8 @@ mod tests {
             attempts,
             next_attempt: NOW,
             out,
+            waiting: false,
+            noticed: false,
             held,
         };
         MessageState {

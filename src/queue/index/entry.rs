@@ -14,6 +14,9 @@ pub(crate) enum Status {
     Pending,
     /// Given to the relay.
     Out,
+    /// Due, and waits for its destination to have room, which the relay knows
+    /// of; `next_ms` is when it is looked at even so.
+    Waiting,
     /// Held back by an operator.
     Held,
     /// Given to the relay, and held back when it comes home undelivered.
@@ -48,9 +51,24 @@ pub(crate) struct RecipientState {
     pub(crate) next_ms: u64,
     pub(crate) attempts: u16,
     pub(crate) status: Status,
+    /// Its sender needs no notice of the delay (any more). Not in the log.
+    pub(crate) noticed: bool,
     /// Some record besides the message itself speaks about it: its state has to
     /// be said again before that record goes.
     pub(super) spoken_of: bool,
+}
+
+impl RecipientState {
+    /// True while it comes up by itself.
+    pub(super) fn is_scheduled(&self) -> bool {
+        matches!(self.status, Status::Pending | Status::Waiting)
+    }
+
+    /// When it is due, for the log: what waits for its destination is due after
+    /// a restart.
+    pub(crate) fn due_ms(&self) -> u64 {
+        if self.status == Status::Waiting { 0 } else { self.next_ms }
+    }
 }
 
 /// The recipients of a message: nearly always one.
@@ -91,8 +109,8 @@ const _: () =
 impl Entry {
     /// A whole message, or the head of a streamed one.
     pub(crate) fn new(first: First, status: Status, next_ms: u64) -> Self {
-        let (last, attempts, spoken_of) = (NOWHERE, 0, false);
-        let state = RecipientState { last, next_ms, attempts, status, spoken_of };
+        let (last, attempts, noticed, spoken_of) = (NOWHERE, 0, false, false);
+        let state = RecipientState { last, next_ms, attempts, status, noticed, spoken_of };
         let recipients = match first.recipients {
             1 => Recipients::One(state),
             many => Recipients::Many(vec![state; usize::from(many)].into()),
@@ -144,9 +162,9 @@ impl Entry {
         self.recipients().iter().any(|recipient| recipient.status.is_out())
     }
 
-    /// When its next recipient is due.
+    /// When its next recipient comes up.
     pub(super) fn next_due(&self) -> Option<u64> {
-        let pending = self.recipients().iter().filter(|r| r.status == Status::Pending);
-        pending.map(|recipient| recipient.next_ms).min()
+        let scheduled = self.recipients().iter().filter(|r| r.is_scheduled());
+        scheduled.map(|recipient| recipient.next_ms).min()
     }
 }

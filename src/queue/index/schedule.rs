@@ -121,6 +121,71 @@ impl Index {
         self.tidy_schedule();
     }
 
+    /// Recipients that are out wait for their destination. They come up by
+    /// themselves at `wake`.
+    pub(in crate::queue) fn park(&mut self, id: Place, recipients: &[u16], wake: UnixMillis) {
+        let Some(entry) = self.get_mut(id) else { return };
+        for &recipient in recipients {
+            if let Some(state) = entry.recipient_mut(recipient).filter(|s| s.status.is_out()) {
+                let held = state.status.is_held();
+                state.status = if held { Status::Held } else { Status::Waiting };
+                state.next_ms = wake.0;
+            }
+        }
+        let next = entry.next_due();
+        self.schedule.push(next, id);
+        self.tidy_schedule();
+    }
+
+    /// Takes out those of `recipients` that wait for their destination.
+    pub(in crate::queue) fn unpark(
+        &mut self,
+        id: Place,
+        recipients: &[u16],
+    ) -> SmallVec<[u16; 1]> {
+        let mut taken = SmallVec::new();
+        let Some(entry) = self.get_mut(id) else { return taken };
+        for &recipient in recipients {
+            let waiting = entry.recipient_mut(recipient);
+            if let Some(state) = waiting.filter(|state| state.status == Status::Waiting) {
+                state.status = Status::Out;
+                taken.push(recipient);
+            }
+        }
+        taken
+    }
+
+    /// Brings everything that would come up later than `latest` forward to it.
+    /// Says how many messages that were.
+    pub(in crate::queue) fn bring_within(&mut self, latest: UnixMillis) -> usize {
+        let mut late = Vec::new();
+        for (id, _) in entries_after(&self.homes, NOWHERE)
+            .filter(|(_, entry)| entry.next_due().is_some_and(|next| next > latest.0))
+        {
+            late.push(id);
+        }
+        for &id in &late {
+            let Some(entry) = self.get_mut(id) else { continue };
+            for state in entry.recipients_mut().iter_mut().filter(|state| state.is_scheduled()) {
+                state.next_ms = state.next_ms.min(latest.0);
+            }
+            let next = entry.next_due();
+            self.schedule.push(next, id);
+        }
+        self.tidy_schedule();
+        late.len()
+    }
+
+    /// The senders of these recipients need no notice of a delay.
+    pub(in crate::queue) fn set_noticed(&mut self, id: Place, recipients: &[u16]) {
+        let Some(entry) = self.get_mut(id) else { return };
+        for &recipient in recipients {
+            if let Some(state) = entry.recipient_mut(recipient) {
+                state.noticed = true;
+            }
+        }
+    }
+
     /// Makes those of `recipients` due at `now` that wait.
     pub(in crate::queue) fn bring_forward(
         &mut self,
@@ -144,7 +209,7 @@ impl Index {
 fn take_out(entry: &mut Entry, now: UnixMillis) -> SmallVec<[u16; 1]> {
     let mut recipients = SmallVec::new();
     for (index, state) in entry.recipients_mut().iter_mut().enumerate() {
-        if state.status == Status::Pending && state.next_ms <= now.0 {
+        if state.is_scheduled() && state.next_ms <= now.0 {
             state.status = Status::Out;
             recipients.push(index as u16);
         }

@@ -114,7 +114,7 @@ impl Index {
             let Some(state) = entry.recipient_mut(recipient) else { continue };
             state.spoken_of = true;
             match (state.status, hold) {
-                (Status::Pending, true) => state.status = Status::Held,
+                (Status::Pending | Status::Waiting, true) => state.status = Status::Held,
                 (Status::Out, true) => state.status = Status::OutHeld,
                 (Status::Held, false) => {
                     state.status = Status::Pending;

@@ -226,6 +226,23 @@ fn holds_move_along() {
 }
 
 #[test]
+fn what_waits_for_its_destination_moves_along_and_is_due_after_a_start() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let id = put(&bench, &queue, "a@example.com", 2, b"waits\r\n.\r\n");
+    let deferred = outcome(1, Disposition::Deferred, 1);
+    bench.run(queue.record(id, &[deferred]).unwrap()).unwrap().unwrap();
+    let later = UnixMillis(NOW.0 + 1_000_000);
+    assert_eq!(queue.take_due(UnixMillis(later.0 - 1), 9)[0].1[..], [1]);
+    queue.park(id, &[0, 1], later);
+    pass_mail(&bench, &queue, 60);
+    assert!(queue.message(id).unwrap().at.first > id.place, "nothing holds it where it was");
+    assert!(queue.message(id).unwrap().recipients.iter().all(|r| r.waiting && !r.out));
+    let (again, _) = open(&store.crash_image(CrashPolicy::Lose));
+    assert_eq!(again.take_due(NOW, 9), [(id, [0, 1].into_iter().collect())]);
+}
+
+#[test]
 fn a_damaged_message_is_left_where_it_is_and_its_segment_kept() {
     let store = MemoryStore::new();
     let (bench, queue) = start(&store);

@@ -28,6 +28,10 @@ pub(super) enum Step {
     TakeDue { limit: usize },
     /// Give back untried what was taken out first.
     PutBack,
+    /// Have what was taken out first wait for its destination.
+    Park,
+    /// Take out what has waited longest.
+    Unpark,
     /// Begin to read a live message, or end the reading begun first.
     Read { message: usize, begin: bool },
     /// End, and start again.
@@ -71,6 +75,7 @@ pub(super) struct Driven {
     waiting: Vec<(Waiting, Pin<Box<Commit>>)>,
     count: usize,
     out: std::collections::VecDeque<(QueueId, Vec<u16>)>,
+    parked: std::collections::VecDeque<(QueueId, Vec<u16>)>,
     readers: std::collections::VecDeque<(QueueId, BodyReader<MemoryStore>)>,
 }
 
@@ -79,8 +84,8 @@ impl Driven {
         let bench = Bench::new();
         bench.spawn(queue.clone().run_commits());
         let (sent, waiting, count) = (BTreeMap::new(), Vec::new(), 0);
-        let (out, readers) = Default::default();
-        Driven { bench, queue, sent, waiting, count, out, readers }
+        let (out, parked, readers) = Default::default();
+        Driven { bench, queue, sent, waiting, count, out, parked, readers }
     }
 
     /// Does the steps until one fails; true if none did.
@@ -104,6 +109,20 @@ impl Driven {
             Step::PutBack => {
                 if let Some((id, recipients)) = self.out.pop_front() {
                     self.queue.put_back(id, &recipients, NOW);
+                }
+                Ok(())
+            }
+            Step::Park => {
+                if let Some((id, recipients)) = self.out.pop_front() {
+                    self.queue.park(id, &recipients, UnixMillis(u64::MAX));
+                    self.parked.push_back((id, recipients));
+                }
+                Ok(())
+            }
+            Step::Unpark => {
+                if let Some((id, recipients)) = self.parked.pop_front() {
+                    let taken = self.queue.unpark(id.place, &recipients).to_vec();
+                    self.out.push_back((id, taken));
                 }
                 Ok(())
             }
@@ -146,6 +165,7 @@ impl Driven {
         let (store, options) = (self.queue.0.store.clone(), self.queue.0.options.clone());
         self.readers.clear();
         self.out.clear();
+        self.parked.clear();
         self.queue.close();
         self.turn(300);
         if let Some(why) = self.queue.poisoned() {

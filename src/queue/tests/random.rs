@@ -21,6 +21,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(message, recipient)| Step::Drop { message, recipient }),
         2 => (1usize..9).prop_map(|limit| Step::TakeDue { limit }),
         2 => Just(Step::PutBack),
+        2 => Just(Step::Park),
+        1 => Just(Step::Unpark),
         1 => (0usize..8, any::<bool>()).prop_map(|(message, begin)| Step::Read { message, begin }),
         1 => Just(Step::Reopen),
         4 => (0usize..15).prop_map(|rounds| Step::Turn { rounds }),

@@ -8,7 +8,7 @@ use crate::base::{Durability, Place};
 use crate::io::memory::Operation;
 use crate::io::uring::UringStore;
 use crate::queue::state::BACKLOG_MAX;
-use crate::queue::{BODY_PART_MAX, PREFIX_MAX, QueueError, Reader};
+use crate::queue::{Action, BODY_PART_MAX, PREFIX_MAX, QueueError, Reader};
 
 #[test]
 fn a_message_reads_back_as_it_was_appended() {
@@ -103,6 +103,39 @@ fn the_schedule_follows_the_outcomes() {
     bench.run(queue.record(id, &last).unwrap()).unwrap().unwrap();
     assert_eq!((queue.live(), queue.next_due(), queue.message(id)), (0, None, None));
     assert!(matches!(queue.record(id, &last), Err(QueueError::Unknown(_))));
+}
+
+#[test]
+fn what_waits_for_its_destination_is_not_woken_before_its_time() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let id = put(&bench, &queue, "a@example.com", 3, b"x\r\n.\r\n");
+    let wake = UnixMillis(NOW.0 + 5000);
+    queue.park(id, &[0, 1, 2], wake);
+    assert_eq!(queue.next_due(), Some(wake));
+    assert!(queue.take_due(UnixMillis(wake.0 - 1), 9).is_empty());
+    assert_eq!(queue.unpark(id.place, &[0])[..], [0]);
+    assert!(queue.unpark(id.place, &[0]).is_empty(), "once only");
+    let order = |action, recipient| {
+        let carried = queue.order(id, action, &[recipient], "root", NOW).unwrap();
+        bench.run(carried.commit).unwrap().unwrap();
+        carried.recipients
+    };
+    assert_eq!(order(Action::Hold, 1), [1]);
+    assert!(queue.unpark(id.place, &[1]).is_empty(), "it is held now");
+    assert_eq!(order(Action::Release, 1), [1]);
+    assert_eq!(queue.take_due(NOW, 9)[0].1[..], [1], "and due again");
+    assert_eq!(order(Action::Retry, 2), [2], "its destination is asked, it waits on");
+    assert!(queue.message(id).unwrap().recipients[2].waiting);
+    assert_eq!(queue.take_due(wake, 9)[0].1[..], [2]);
+    // Held while out: the wait ends in the hold.
+    assert_eq!(order(Action::Hold, 2), [2]);
+    queue.park(id, &[2], wake);
+    assert!(queue.message(id).unwrap().recipients[2].held);
+    // A clock that was far ahead.
+    queue.park(id, &[0, 1], UnixMillis(wake.0 + 1_000_000));
+    assert_eq!(queue.bring_within(wake), 1);
+    assert_eq!(queue.take_due(wake, 9)[0].1[..], [0, 1]);
 }
 
 #[test]

@@ -185,7 +185,7 @@ pub(in crate::queue) fn known(id: Place, entry: &Entry, words: &mut Words) -> Ve
         done: state.status == Status::Done,
         held: state.status.is_held(),
         attempts: state.attempts,
-        next_ms: state.next_ms,
+        next_ms: state.due_ms(),
         last: words.remove(&(id, recipient, state.last)),
     });
     known.collect()

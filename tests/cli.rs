@@ -69,6 +69,7 @@ fn a_wrong_configuration_is_code_2_for_every_command() {
         &["check", "-c", file],
         &["queue", "-c", file, "list"],
         &["queue", "list", "-c", file],
+        &["route", "a@b.test", "-c", file],
     ] {
         let complaint = usage_error(words);
         assert!(complaint.contains(&format!("{file}:4:1: limits.recipient")), "{complaint}");

@@ -29,6 +29,8 @@ fn row(key: &Key) -> String {
         Fallback::Value(value) => format!("`{value}`"),
         Fallback::Required => "must be given".into(),
         Fallback::HostName => "the host's name".into(),
+        Fallback::Inherited => "as in `[delivery]`".into(),
+        Fallback::Nothing => "none".into(),
     };
     let allowed = quoted_as_code(&format!("{:#}", key.kind));
     format!("| `{name}` | {} | {allowed} | {default} |", key.meaning)

@@ -72,9 +72,13 @@ fn wait_for(what: &str, so: impl Fn() -> bool) {
     }
 }
 
-/// Waits until `count` messages have had their first attempt.
+/// Waits until `count` messages have had their first attempt. A site that is down
+/// is left alone with the first of them: the others are brought forward.
 fn wait_deferred(dir: &Path, count: usize) {
-    wait_for("deferred", || ids(dir, "list --state deferred --attempts 1").len() == count);
+    wait_for("deferred", || {
+        queue(dir, "retry --attempts 0");
+        ids(dir, "list --state deferred --attempts 1").len() == count
+    });
 }
 
 #[test]

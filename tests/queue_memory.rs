@@ -1,7 +1,9 @@
 //! What a queued message costs in memory, counted with everything that the queue
 //! allocates: while mail is queued and after it has been found again at a start.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -12,35 +14,7 @@ use ringpost::io::memory::MemoryStore;
 use ringpost::io::store::{OpenMode, Space, Store, StoreFile};
 use ringpost::queue::{Queue, QueueOptions};
 
-thread_local! {
-    /// Bytes that this thread has allocated and not freed. Each test has a thread.
-    static LIVE: Cell<i64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn count(bytes: i64) {
-    // A thread that is at its end counts no more.
-    let _ = LIVE.try_with(|live| live.set(live.get() + bytes));
-}
-
-// SAFETY: every call goes to the system's allocator as it came; the count is beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as i64);
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        count(-(layout.size() as i64));
-        // SAFETY: as above; the block came from `System`.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use counting::live;
 
 /// A disk that takes everything and keeps nothing.
 #[derive(Clone)]
@@ -196,10 +170,6 @@ fn queue_up<S: Store>(store: S, load: Load, mut see: impl FnMut(&Queue<S>)) {
     see(&queue);
     queue.close();
     run(commits, || {});
-}
-
-fn live() -> i64 {
-    LIVE.get()
 }
 
 /// Bytes that a queue holds for each of its messages.

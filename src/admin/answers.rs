@@ -1,13 +1,17 @@
-//! What the admin socket answers about the server and about one message.
+//! What the admin socket answers about the server, one message, one destination.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_channel::Receiver;
 
 use super::control::Control;
 use super::health::Health;
-use super::view::{ShardView, ShownView, SiteView, Summary};
+use super::view::{RestView, ShardView, ShownView, SiteView, Summary};
+use crate::base::QueueId;
 use crate::base::counters::Counters;
-use crate::base::{QueueId, UnixMillis};
-use crate::shard::control::{Part, ShardSnapshot};
+use crate::shard::control::{Part, ShardSnapshot, SiteState};
 
 /// Parts of a message on their way from the shard: one is being read while one
 /// is being written.
@@ -40,26 +44,29 @@ pub async fn show(
     }
 }
 
-/// The state of the server.
-pub async fn summary(control: &Control) -> Summary {
+/// The state of the server, with `most` destinations.
+pub async fn summary(control: &Control, most: usize) -> Summary {
     let answers = control.fleet.snapshots().await;
     let health = Health::of(control.phase(), &answers);
     let config = control.config();
     let mut sum = Counters::default();
     let mut shards = Vec::new();
-    let mut sites = Vec::new();
+    let (mut told, mut totals) = (Vec::new(), Vec::new());
     for shard in answers.into_iter().flatten() {
         sum.add(&shard.counters);
         shards.push(shard_view(&shard));
-        sites.extend(shard.sites.into_iter().map(|site| SiteView {
-            site: site.site,
-            queued: site.queued,
-            connections: site.connections,
-            back_off_until: site.back_off_until.map(UnixMillis::as_secs),
-            last_failure: site.last_failure,
-        }));
+        totals.push(shard.site_totals);
+        told.extend(shard.sites);
     }
-    sites.sort_by(|a, b| a.site.cmp(&b.site));
+    let all: u64 = totals.iter().map(|totals| totals.sites).sum();
+    let is_all = told.len() as u64 == all;
+    let names = fullest(&told, most);
+    let mut sites = match is_all {
+        true => merged(&names, told),
+        // A shard has not told of those for which it has less than for others.
+        false => sites(control, names).await,
+    };
+    sites.sort_by_key(|site| Reverse(site.waiting + site.out));
     Summary {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: config.hostname.clone(),
@@ -68,9 +75,45 @@ pub async fn summary(control: &Control) -> Summary {
         durability: config.durability.name().to_owned(),
         started: control.started.as_secs(),
         shards,
+        sites_rest: RestView::new(&totals, &sites),
         sites,
         counters: sum.table().into_iter().map(|(name, _, n)| (name.to_owned(), n)).collect(),
     }
+}
+
+/// Names of the `most` fullest destinations of those told of.
+fn fullest(told: &[SiteState], most: usize) -> Arc<[Box<str>]> {
+    let mut mail: BTreeMap<&str, u64> = BTreeMap::new();
+    for state in told {
+        *mail.entry(&state.site).or_default() += state.waiting + state.out;
+    }
+    let mut names: Vec<(u64, &str)> = mail.into_iter().map(|(name, mail)| (mail, name)).collect();
+    names.sort_by_key(|&(mail, name)| (Reverse(mail), name));
+    names.into_iter().take(most).map(|(_, name)| name.into()).collect()
+}
+
+/// Destinations by name, asked of all shards.
+async fn sites(control: &Control, names: Arc<[Box<str>]>) -> Vec<SiteView> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let answers = control.fleet.sites(&names).await;
+    merged(&names, answers.into_iter().flatten().flatten())
+}
+
+/// One view of each destination, in the order of `names`; those of which nobody
+/// told are left out.
+fn merged(names: &[Box<str>], told: impl IntoIterator<Item = SiteState>) -> Vec<SiteView> {
+    let mut known: BTreeMap<String, Vec<SiteState>> = BTreeMap::new();
+    for state in told {
+        known.entry(state.site.clone()).or_default().push(state);
+    }
+    names.iter().filter_map(|name| SiteView::merged(known.remove(&**name)?)).collect()
+}
+
+/// One destination; `None` if no shard has anything for it.
+pub async fn site(control: &Control, name: &str) -> Option<SiteView> {
+    sites(control, [name.into()].into()).await.pop()
 }
 
 fn shard_view(shard: &ShardSnapshot) -> ShardView {

@@ -1,6 +1,7 @@
 //! Fake shards for the tests of this folder: tasks that answer requests as a
 //! shard would, badly or not at all.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +17,13 @@ use crate::base::{
 };
 use crate::config::Config;
 use crate::io::clock;
-use crate::policy::route::Routes;
+use crate::io::dns::{DnsFigures, ServerFigures};
+use crate::policy::route::{Destination, Routes};
 use crate::queue::{MessageState, PendingRecipient};
+use crate::relay::Way;
 use crate::shard::control::{
     Action, Listed, ListedRecipient, LogFiles, Order, Ordered, OrderedMessage, Page, Part, Range,
-    Request, ShardSnapshot, Shown, SiteState, Target,
+    Request, ShardSnapshot, Shown, SiteState, SiteTotals, Standing, Target,
 };
 use crate::shard::order::concerns;
 use crate::shard::select::Selection;
@@ -105,6 +108,11 @@ pub async fn answer(id: ShardId, manner: Manner, request: Request<Config>) -> bo
             snapshot.poisoned = (manner == Manner::Poisoned).then(|| "fdatasync failed".into());
             let _ = reply.try_send(snapshot);
         }
+        Request::Sites(names, reply) => {
+            let mut known = snapshot(id.0).sites;
+            known.retain(|site| names.iter().any(|name| **name == *site.site));
+            let _ = reply.try_send(known);
+        }
         Request::List { range, reply } => {
             let _ = reply.try_send(page(id, manner, &range));
         }
@@ -112,7 +120,8 @@ pub async fn answer(id: ShardId, manner: Manner, request: Request<Config>) -> bo
             let listed = (1..=QUEUED).map(|n| listed(id, n)).find(|m| m.id == wanted);
             let has_it = listed.is_some();
             let (helo, client) = ("client.example".into(), "192.0.2.7".into());
-            let _ = reply.try_send(listed.map(|listed| Shown { listed, helo, client }));
+            let standings = vec![standing()];
+            let _ = reply.try_send(listed.map(|listed| Shown { listed, standings, helo, client }));
             if let (Some(parts), true) = (parts, has_it) {
                 let last = match manner {
                     Manner::Failing => Part::Failed("damaged record".into()),
@@ -189,7 +198,7 @@ fn ordered(id: ShardId, manner: Manner, order: &Order, target: &Target) -> Order
 /// The recipients of `listed` that are meant, and that `action` concerns.
 fn chosen(listed: &Listed, selection: &Selection, action: Option<Action>) -> Vec<u16> {
     let config = config();
-    let routes = Routes::new(&config.routes, &config.hostname);
+    let routes = Routes::new(&config);
     let recipients = listed.recipients.iter().enumerate();
     let pending: Vec<_> = recipients
         .map(|(index, recipient)| PendingRecipient {
@@ -197,7 +206,7 @@ fn chosen(listed: &Listed, selection: &Selection, action: Option<Action>) -> Vec
             attempts: recipient.attempts,
             next_attempt: recipient.next_attempt.unwrap_or_default(),
             out: recipient.out,
-            waiting: false,
+            waiting: recipient.waiting,
             noticed: false,
             held: recipient.held,
         })
@@ -217,7 +226,11 @@ fn chosen(listed: &Listed, selection: &Selection, action: Option<Action>) -> Vec
     };
     let outcomes: Vec<_> = listed.recipients.iter().filter_map(|r| r.last.clone()).collect();
     let mut chosen = selection.by_index(&state, clock::wall());
-    selection.by_envelope(&envelope, &routes, &mut chosen);
+    let way = |address: &str| match routes.address(address) {
+        Destination::Site(site) => Way { site: Some(site.name.to_string()), by_mx: false },
+        _ => Way::default(),
+    };
+    selection.by_envelope(&envelope, way, &mut chosen);
     selection.by_outcomes(&outcomes, &mut chosen);
     let concerned = |index: &u16| {
         action.is_none_or(|action| concerns(action, &state.recipients[usize::from(*index)]))
@@ -249,10 +262,21 @@ pub fn listed(shard: ShardId, number: u32) -> Listed {
             attempts: if out { 0 } else { 2 },
             next_attempt: (!out && !held).then_some(last.next_attempt),
             out,
+            waiting: false,
             held,
             last: (!out).then_some(last),
         }],
         damaged: None,
+    }
+}
+
+/// Where all recipients of fake shards stand.
+fn standing() -> Standing {
+    Standing {
+        site: Some("127.0.0.1:2526".into()),
+        owner: Some(ShardId(1)),
+        next_attempt: Some(UnixMillis(1_700_000_360_000)),
+        why: "retry 2 of 7, then every 4h".into(),
     }
 }
 
@@ -278,11 +302,39 @@ pub fn snapshot(shard: u16) -> ShardSnapshot {
         delivery_latency: Histogram::new(3).unwrap(),
         sites: vec![SiteState {
             site: "127.0.0.1:2526".into(),
+            owner: ShardId(0),
+            lanes: 2,
             queued: 4,
+            out: 5,
+            waiting: 6,
             connections: 1,
+            connections_allowed: 2,
+            connections_limit: 20,
+            message_rate: None,
             back_off_until: (shard == 1).then_some(UnixMillis(1_700_000_360_000)),
             last_failure: (shard == 1).then(|| "connection refused".into()),
         }],
+        site_totals: SiteTotals {
+            sites: 3,
+            sites_of_all: 4,
+            queued: 5,
+            out: 7,
+            waiting: 9,
+            connections: 2,
+            backing_off: u64::from(shard),
+        },
+        dns: DnsFigures {
+            queries: 12,
+            hits: 30,
+            entries: 7,
+            servers: vec![ServerFigures {
+                address: SocketAddr::from(([192, 0, 2, 53], 53)),
+                queries: 12,
+                failures: 2,
+                is_backing_off: shard == 1,
+            }],
+            ..DnsFigures::default()
+        },
     }
 }
 

@@ -30,8 +30,9 @@ pub struct Filter {
     #[arg(long, value_name = "DOMAIN")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
-    /// Only recipients whose mail goes there: a destination as `summary` prints
-    /// it, or one of its hosts; or discard, reject, unrouted
+    /// Only recipients whose mail goes there, as far as the server knows: a
+    /// destination as `summary` prints it, or one of its hosts; or discard,
+    /// reject, mx
     #[arg(long, value_name = "SITE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
@@ -68,7 +69,7 @@ pub struct Filter {
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smaller_than: Option<String>,
-    /// Only recipients in this state: active, deferred or hold
+    /// Only recipients in this state: active, deferred, waiting or hold
     #[arg(long, value_name = "STATE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
@@ -162,8 +163,9 @@ fn waiting(text: &str) -> Result<Waiting, String> {
     match text {
         "active" => Ok(Waiting::Active),
         "deferred" => Ok(Waiting::Deferred),
+        "waiting" => Ok(Waiting::Site),
         "hold" => Ok(Waiting::Held),
-        _ => Err(wrong("state", text, "active, deferred or hold")),
+        _ => Err(wrong("state", text, "active, deferred, waiting or hold")),
     }
 }
 

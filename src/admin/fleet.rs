@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::base::{QueueId, ShardId};
 use crate::config::Config;
 use crate::shard::control::{
-    Order, Ordered, Page, Part, Range, Request, ShardSnapshot, Shown, Target,
+    Order, Ordered, Page, Part, Range, Request, ShardSnapshot, Shown, SiteState, Target,
 };
 
 /// How long a shard may take to answer from memory.
@@ -76,6 +76,12 @@ impl Fleet {
     pub async fn snapshots(&self) -> Vec<Result<ShardSnapshot, Silence>> {
         let asked = self.ask_all(FIGURES, Request::Snapshot);
         collect(asked, FIGURES).await
+    }
+
+    /// What each knows of these destinations.
+    pub async fn sites(&self, names: &Arc<[Box<str>]>) -> Vec<Result<Vec<SiteState>, Silence>> {
+        let make = |reply| Request::Sites(Arc::clone(names), reply);
+        collect(self.ask_all(FIGURES, make), FIGURES).await
     }
 
     /// A page of the queue of the shard at `index`; `None` past the last shard.

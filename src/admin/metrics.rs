@@ -1,6 +1,9 @@
 //! `/metrics`: the shards' figures in the OpenMetrics text format, which
 //! Prometheus reads. Built anew from copies on each scrape; `docs/operate.md`
 //! lists every name, which a test holds it to.
+//!
+//! Labels are bounded: single destinations only for those that a shard has most
+//! mail for, the others are in its sums.
 
 use std::fmt;
 
@@ -13,7 +16,8 @@ use prometheus_client::registry::Registry;
 use super::control::Phase;
 use super::fleet::Silence;
 use crate::base::UnixMillis;
-use crate::shard::control::{ShardSnapshot, SiteState};
+use crate::io::dns::ServerFigures;
+use crate::shard::control::{DnsFigures, ShardSnapshot, SiteState};
 
 /// What the response calls itself.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -71,7 +75,7 @@ pub fn encode(scrape: Scrape) -> Result<String, fmt::Error> {
 /// A gauge of a shard: name, help, value.
 type ShardGauge = (&'static str, &'static str, fn(&ShardSnapshot) -> u64);
 
-const SHARD_GAUGES: [ShardGauge; 11] = [
+const SHARD_GAUGES: [ShardGauge; 20] = [
     ("sessions", "Open SMTP sessions", |s| s.sessions),
     ("queued_messages", "Messages not settled yet", |s| s.queued_messages),
     ("queued_bytes", "Bytes of the messages not settled yet", |s| s.queued_bytes),
@@ -83,6 +87,25 @@ const SHARD_GAUGES: [ShardGauge; 11] = [
     ("segments_unread", "Segments still to be read after the start", |s| s.files.unread),
     ("live_bytes", "Bytes of records that queued messages need", |s| s.files.live_bytes),
     ("body_memory_bytes", "Bytes of bodies in memory to be delivered", |s| s.body_memory),
+    ("sites", "Destinations that the shard has mail for, or has lately had", |s| {
+        s.site_totals.sites
+    }),
+    ("sites_backing_off", "Those of them that are left alone after a failure", |s| {
+        s.site_totals.backing_off
+    }),
+    ("recipients_waiting", "Recipients that are due and wait for their destination", |s| {
+        s.site_totals.waiting
+    }),
+    ("deliveries_out", "Deliveries given out: in line for a connection or under way", |s| {
+        s.site_totals.out
+    }),
+    ("outbound_connections_open", "Open connections to destinations", |s| {
+        s.site_totals.connections
+    }),
+    ("dns_entries", "Names and types in the resolver's cache", |s| s.dns.entries as u64),
+    ("dns_bytes", "Bytes of the resolver's cache", |s| s.dns.bytes as u64),
+    ("dns_in_flight", "Look-ups under way", |s| s.dns.in_flight as u64),
+    ("dns_waiting", "Look-ups that wait for others to end", |s| s.dns.waiting as u64),
     ("poisoned", "1 while the shard refuses mail after a failed write", |s| {
         u64::from(s.poisoned.is_some())
     }),
@@ -91,11 +114,42 @@ const SHARD_GAUGES: [ShardGauge; 11] = [
     }),
 ];
 
+/// A counter of a resolver: name, help, value.
+type DnsCounter = (&'static str, &'static str, fn(&DnsFigures) -> u64);
+
+const DNS_COUNTERS: [DnsCounter; 9] = [
+    ("dns_queries", "Queries sent to DNS servers, repetitions counted", |d| d.queries),
+    ("dns_hits", "Look-ups answered from the cache", |d| d.hits),
+    ("dns_misses", "Look-ups that had to ask", |d| d.misses),
+    ("dns_joined", "Look-ups that joined one under way", |d| d.joined),
+    ("dns_timeouts", "Queries that nobody answered in time", |d| d.timeouts),
+    ("dns_truncated", "Answers that were cut short, so that TCP was needed", |d| d.truncated),
+    ("dns_mismatched", "Answers that did not fit the query", |d| d.mismatched),
+    ("dns_prefetched", "Names fetched anew before they expired", |d| d.prefetched),
+    ("dns_troubles", "Look-ups that came to no answer", |d| d.troubles),
+];
+
+/// A figure of a DNS server: name, help, kind, value.
+type ServerFigure = (&'static str, &'static str, MetricType, fn(&ServerFigures) -> u64);
+
+const SERVER_FIGURES: [ServerFigure; 3] = [
+    ("dns_server_queries", "Queries sent to a DNS server", MetricType::Counter, |s| s.queries),
+    ("dns_server_failures", "Those of them that failed", MetricType::Counter, |s| s.failures),
+    (
+        "dns_server_backing_off",
+        "1 while a DNS server is left alone after failures",
+        MetricType::Gauge,
+        |s| u64::from(s.is_backing_off),
+    ),
+];
+
 /// A gauge of a destination: name, help, value.
 type SiteGauge = (&'static str, &'static str, fn(&SiteState) -> u64);
 
-const SITE_GAUGES: [SiteGauge; 3] = [
-    ("site_queued", "Deliveries that wait for a destination", |s| s.queued),
+const SITE_GAUGES: [SiteGauge; 5] = [
+    ("site_waiting", "Recipients that wait until more may be given out", |s| s.waiting),
+    ("site_out", "Deliveries given out: in line for a connection or under way", |s| s.out),
+    ("site_queued", "Deliveries in line for a connection to a destination", |s| s.queued),
     ("site_connections", "Open connections to a destination", |s| s.connections),
     ("site_backing_off", "1 while a destination is left alone after a failure", |s| {
         u64::from(s.back_off_until.is_some())
@@ -107,6 +161,7 @@ impl Collector for Scrape {
         self.server(&mut encoder)?;
         self.counters(&mut encoder)?;
         self.gauges(&mut encoder)?;
+        self.dns(&mut encoder)?;
         self.sites(&mut encoder)?;
         self.histogram(
             &mut encoder,
@@ -180,6 +235,35 @@ impl Scrape {
         for shard in self.heard() {
             let value = shard.files.amplification;
             metric.encode_family(&[("shard", shard.shard.0)])?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn dns(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, value) in DNS_COUNTERS {
+            let mut metric = family(encoder, name, help, MetricType::Counter)?;
+            for shard in self.heard() {
+                metric
+                    .encode_family(&[("shard", shard.shard.0)])?
+                    .encode_counter::<NoLabelSet, u64, f64>(&value(&shard.dns), None)?;
+            }
+        }
+        for (name, help, kind, value) in SERVER_FIGURES {
+            let mut metric = family(encoder, name, help, kind)?;
+            for shard in self.heard() {
+                let number = shard.shard.to_string();
+                for server in &shard.dns.servers {
+                    let address = server.address.to_string();
+                    let labels = [("shard", number.as_str()), ("server", &address)];
+                    let mut metric = metric.encode_family(&labels)?;
+                    match kind {
+                        MetricType::Counter => {
+                            metric.encode_counter::<NoLabelSet, u64, f64>(&value(server), None)?;
+                        }
+                        _ => metric.encode_gauge(&value(server))?,
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -317,6 +401,14 @@ mod tests {
             "ringpost_start_time_seconds 1700000000.5",
             "ringpost_resident_memory_bytes 4096",
             "ringpost_site_queued{shard=\"0\",site=\"a\\\"b\\\\c\"} 4",
+            "ringpost_site_waiting{shard=\"1\",site=\"127.0.0.1:2526\"} 6",
+            "ringpost_recipients_waiting{shard=\"1\"} 9",
+            "ringpost_sites_backing_off{shard=\"0\"} 0",
+            "ringpost_dns_queries_total{shard=\"0\"} 12",
+            "ringpost_dns_entries{shard=\"1\"} 7",
+            "ringpost_dns_server_failures_total{shard=\"0\",server=\"192.0.2.53:53\"} 2",
+            "# TYPE ringpost_dns_server_backing_off gauge",
+            "ringpost_dns_server_backing_off{shard=\"1\",server=\"192.0.2.53:53\"} 1",
             "# TYPE ringpost_accept_seconds histogram",
             "ringpost_accept_seconds_bucket{le=\"0.0001\",shard=\"0\"} 1",
             "ringpost_accept_seconds_bucket{le=\"0.0005\",shard=\"0\"} 1",

@@ -15,6 +15,7 @@
 //! | `wire`, `view`, `filter`, `socket` | the admin socket: its words, its server |
 //! | `answers`, `pages`, `who` | what it answers, page by page, and to whom |
 //! | `queue`, `client`, `print` | `ringpost queue`: asks there, prints for people |
+//! | `route` | `ringpost route`: what would be done with an address |
 //! | `notify` | the service manager's readiness protocol |
 //! | `hint` | the first message, for who runs ringpost without a configuration |
 
@@ -40,6 +41,7 @@ mod pages;
 mod print;
 mod queue;
 mod reload;
+mod route;
 mod serve;
 mod signals;
 mod socket;

@@ -3,7 +3,9 @@
 
 use std::io::{self, Write};
 
-use super::view::{MessageView, OrderedMessageView, ShownView, SiteView, Summary};
+use super::view::{
+    MessageView, OrderedMessageView, RecipientView, RestView, ShownView, SiteView, Summary,
+};
 use crate::base::UnixMillis;
 
 /// The head of a list.
@@ -31,10 +33,13 @@ pub fn message(out: &mut impl Write, message: &MessageView) -> io::Result<()> {
             match (recipient.held, recipient.next_attempt) {
                 (true, _) => writeln!(out, ", held)")?,
                 (false, Some(next)) => writeln!(out, ", next {})", utc(next))?,
+                (false, None) if recipient.waiting => writeln!(out, ", waits for its site)")?,
                 (false, None) => writeln!(out, ", under way)")?,
             }
         } else if recipient.held {
             writeln!(out, "      (held)")?;
+        } else if recipient.waiting {
+            writeln!(out, "      (waits for its site)")?;
         }
         writeln!(out, "{:48}{}", "", tame(&recipient.address))?;
     }
@@ -58,18 +63,34 @@ pub fn shown(out: &mut impl Write, shown: &ShownView) -> io::Result<()> {
     if let Some(damage) = &message.damaged {
         writeln!(out, "damaged    {}", tame(damage))?;
     }
-    for recipient in &message.recipients {
-        writeln!(out, "recipient  {}", tame(&recipient.address))?;
-        writeln!(out, "  attempts {}", recipient.attempts)?;
-        let next = match (recipient.held, recipient.next_attempt) {
-            (true, _) => "held until it is released".to_owned(),
-            (false, Some(next)) => utc(next),
-            (false, None) => "under way".to_owned(),
-        };
-        writeln!(out, "  next     {next}")?;
-        if let Some(reason) = &recipient.delay_reason {
-            writeln!(out, "  last     {}", tame(reason))?;
+    message.recipients.iter().try_for_each(|recipient| shown_recipient(out, recipient))
+}
+
+fn shown_recipient(out: &mut impl Write, recipient: &RecipientView) -> io::Result<()> {
+    writeln!(out, "recipient  {}", tame(&recipient.address))?;
+    if let Some(standing) = &recipient.standing {
+        let site = standing.site.as_deref().unwrap_or("not known yet");
+        writeln!(out, "  site     {}", tame(site))?;
+        if let Some(owner) = standing.owner {
+            writeln!(out, "  owner    shard {owner}")?;
         }
+    }
+    writeln!(out, "  attempts {}", recipient.attempts)?;
+    let next = match (recipient.held, recipient.next_attempt) {
+        (true, _) => "held until it is released".to_owned(),
+        (false, Some(next)) => utc(next),
+        (false, None) if recipient.waiting => "when its site has room".to_owned(),
+        (false, None) => "under way".to_owned(),
+    };
+    writeln!(out, "  next     {next}")?;
+    if let Some(standing) = &recipient.standing {
+        writeln!(out, "  why      {}", tame(&standing.why))?;
+    }
+    if let Some(reason) = &recipient.delay_reason {
+        writeln!(out, "  last     {}", tame(reason))?;
+    }
+    if let Some(last) = recipient.standing.as_ref().and_then(|standing| standing.last.as_ref()) {
+        writeln!(out, "  at       {}", utc(last.time))?;
     }
     Ok(())
 }
@@ -123,12 +144,10 @@ pub fn summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
         )?;
     }
     if !summary.sites.is_empty() {
-        writeln!(out, "\nWaiting  Connections  Destination")?;
+        writeln!(out, "\n  Waiting     Out  Queued  Open/now/max  Shard  Destination")?;
     }
-    for site in &summary.sites {
-        site_state(out, site)?;
-    }
-    Ok(())
+    summary.sites.iter().try_for_each(|state| site(out, state))?;
+    summary.sites_rest.as_ref().map_or(Ok(()), |rest| sites_rest(out, rest))
 }
 
 /// What an order did to one message.
@@ -144,26 +163,45 @@ pub fn ordered(out: &mut impl Write, message: &OrderedMessageView) -> io::Result
     writeln!(out)
 }
 
-fn site_state(out: &mut impl Write, site: &SiteView) -> io::Result<()> {
-    writeln!(out, "{:>7} {:>12}  {}", site.queued, site.connections, tame(&site.site))?;
-    match (&site.last_failure, site.back_off_until) {
+/// A destination: a line of the summary's table, and what there is to be said.
+pub fn site(out: &mut impl Write, site: &SiteView) -> io::Result<()> {
+    let SiteView { waiting, out: given, queued, connections_allowed: allowed, .. } = site;
+    let connections = format!("{}/{allowed}/{}", site.connections, site.connections_limit);
+    let shard = site.owner.map_or("each".to_owned(), |owner| owner.to_string());
+    let name = tame(&site.site);
+    writeln!(out, "{waiting:>9} {given:>7} {queued:>7} {connections:>13} {shard:>6}  {name}")?;
+    if let Some(rate) = &site.message_rate {
+        writeln!(out, "{:48}messages limited to {rate}", "")?;
+    }
+    let failure = site.last_failure.as_deref().map(tame);
+    match (failure, site.back_off_until) {
         (Some(failure), Some(until)) => {
-            writeln!(out, "{:22}left alone until {}: {}", "", utc(until), tame(failure))
+            writeln!(out, "{:48}left alone until {}: {failure}", "", utc(until))
         }
-        (Some(failure), None) => writeln!(out, "{:22}last failure: {}", "", tame(failure)),
-        (None, Some(until)) => writeln!(out, "{:22}left alone until {}", "", utc(until)),
+        (Some(failure), None) => writeln!(out, "{:48}last failure: {failure}", ""),
+        (None, Some(until)) => writeln!(out, "{:48}left alone until {}", "", utc(until)),
         (None, None) => Ok(()),
     }
 }
 
+fn sites_rest(out: &mut impl Write, rest: &RestView) -> io::Result<()> {
+    let RestView { sites, queued, out: given, waiting, connections } = rest;
+    let noun = if *sites == 1 { "other" } else { "others" };
+    let shard = "";
+    writeln!(
+        out,
+        "{waiting:>9} {given:>7} {queued:>7} {connections:>13} {shard:>6}  ({sites} {noun})"
+    )
+}
+
 /// RFC 3339 to the second.
-fn utc(seconds: u64) -> String {
+pub fn utc(seconds: u64) -> String {
     let text = UnixMillis(seconds.saturating_mul(1000)).to_string();
     text.replace(".000Z", "Z")
 }
 
 /// What a peer said or called itself, fit for a terminal.
-fn tame(text: &str) -> String {
+pub fn tame(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

@@ -43,11 +43,26 @@ mod tests {
         let mut fresh = old.clone();
         fresh.data_dir = Path::new("/elsewhere").to_owned();
         fresh.limits.recipients = 7;
+        fresh.delivery.port = 2526;
+        fresh.sites = vec![Default::default()];
         fresh.admin.http = None;
         let (config, changed) = keep_fixed(&old, fresh);
         assert_eq!(changed, ["data_dir", "[admin]"]);
-        assert_eq!(config.limits.recipients, 7);
+        assert_eq!((config.limits.recipients, config.delivery.port), (7, 2526));
+        assert_eq!(config.sites.len(), 1);
         assert_eq!((config.data_dir, config.admin), (old.data_dir, old.admin));
+        // Everything that mail on its way depends on is taken.
+        let text = "hostname = \"localhost\"\n[[listener]]\naddress = \"127.0.0.1:2525\"\n\
+                    [access]\nrelay_domains = [\"x.org\"]\n\
+                    [[route]]\ndomain = \"x.org\"\nnext_hop = \"mx\"\n\
+                    [delivery]\nport = 26\nallow_private_targets = true\n\
+                    [[site]]\ndomain = \"x.org\"\nmessage_rate = \"1/s\"\n\
+                    [queue]\nretry = [\"1s\"]\nexpire = \"1h\"\ndelay_notice = \"off\"\n\
+                    [dns]\nservers = [\"192.0.2.53\"]\n[limits]\nrecipients = 200\n";
+        let fresh = Config::from_text("x", text, &[]).unwrap();
+        let old = Config { data_dir: fresh.data_dir.clone(), ..Config::default() };
+        assert_ne!(old, fresh);
+        assert_eq!(keep_fixed(&old, fresh.clone()), (fresh, vec![]));
         let (same, changed) = keep_fixed(&Config::default(), Config::default());
         assert_eq!((same, changed), (Config::default(), vec![]));
     }

@@ -437,7 +437,7 @@ mod tests {
             loop {
                 let path = self.data.path().join("data/admin.sock");
                 let mut stream = BufReader::new(UnixStream::connect(path).unwrap());
-                stream.get_mut().write_all(b"{\"op\":\"summary\"}\n").unwrap();
+                stream.get_mut().write_all(b"{\"op\":\"summary\",\"sites\":0}\n").unwrap();
                 let request = self.inbox.recv_blocking().unwrap();
                 assert!(matches!(request, Request::Snapshot(_)));
                 let answered = fake::answer(ShardId(0), Manner::Well, request);

@@ -156,7 +156,8 @@ fn parse(line: &[u8]) -> Result<Ask, String> {
         None => Err("a request ends with a newline".to_owned()),
         Some(line) => serde_json::from_slice(line).map_err(|error| {
             format!(
-                "not a request: {error}; requests are {{\"op\":\"summary\"}}, \
+                "not a request: {error}; requests are {{\"op\":\"summary\",\"sites\":...}}, \
+                 {{\"op\":\"site\",\"site\":...}}, \
                  {{\"op\":\"list\",\"cursor\":...,\"limit\":...,\"filter\":{{...}}}}, \
                  {{\"op\":\"show\",\"id\":...,\"message\":true}} and \
                  {{\"op\":\"hold|release|retry|drop\",\"ids\":[...],\"filter\":{{...}}}}"
@@ -168,9 +169,10 @@ fn parse(line: &[u8]) -> Result<Ask, String> {
 /// The answer, and the bytes that are to follow it.
 async fn answer(control: &Control, ask: Ask, uid: Option<u32>) -> (Answer, Option<Receiver<Part>>) {
     let (action, order) = match ask {
-        Ask::Summary {} => {
-            return (Answer::Summary(Box::new(answers::summary(control).await)), None);
+        Ask::Summary { sites } => {
+            return (Answer::Summary(Box::new(answers::summary(control, sites).await)), None);
         }
+        Ask::Site { site } => return (Answer::Site(answers::site(control, &site).await), None),
         Ask::List { cursor, limit, filter } => {
             let page = match filter.selection().map(Arc::new) {
                 Ok(selection) => pages::list(control, &selection, cursor.as_deref(), limit).await,

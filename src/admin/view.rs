@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Outcome, UnixMillis};
-use crate::shard::control::{Action, Listed, ListedRecipient, OrderedMessage, Shown};
+use crate::shard::control::{
+    Action, Listed, ListedRecipient, OrderedMessage, Shown, SiteState, SiteTotals, Standing,
+};
 
 /// How the null sender is shown, as other mailers do.
 pub const NULL_SENDER: &str = "MAILER-DAEMON";
@@ -48,7 +50,7 @@ pub struct AddressView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageView {
     /// `hold` while all its recipients are held; `active` while a delivery is
-    /// under way or waits for its destination; else `deferred`.
+    /// under way or next in line; else `deferred`.
     pub queue_name: String,
     /// Its id.
     pub queue_id: String,
@@ -78,12 +80,48 @@ pub struct RecipientView {
     /// Attempts made.
     pub attempts: u16,
     /// When the next is due, in seconds since the epoch; absent while one is
-    /// under way, and while the recipient is held.
+    /// under way, and while the recipient is held. While it waits for its site:
+    /// when it is expected to go, absent where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt: Option<u64>,
+    /// It is due, and waits until its site has room; absent if not.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub waiting: bool,
     /// Held back by an operator; absent if not.
     #[serde(default, skip_serializing_if = "is_false")]
     pub held: bool,
+    /// More about it, when its message is shown.
+    #[serde(flatten)]
+    pub standing: Option<StandingView>,
+}
+
+/// Where a recipient stands, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingView {
+    /// The destination, as far as it is known; `discard` or `reject` for routes
+    /// that lead to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// The shard that delivers to it; absent while each one does, or where the
+    /// destination is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u16>,
+    /// Why it is tried when it is, and not now.
+    pub why: String,
+    /// What the last attempt came to; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastView>,
+}
+
+/// The last word about a recipient.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastView {
+    /// Code and text.
+    pub reply: String,
+    /// Whose word it was; empty for our own.
+    pub host: String,
+    /// When, in seconds since the epoch.
+    pub time: u64,
 }
 
 /// A message with its details.
@@ -115,8 +153,11 @@ pub struct Summary {
     pub started: u64,
     /// The shards that answered.
     pub shards: Vec<ShardView>,
-    /// The destinations, by name.
+    /// The destinations with most mail, the fullest first.
     pub sites: Vec<SiteView>,
+    /// All other destinations in sum; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sites_rest: Option<RestView>,
     /// Sums of the shards' counters, by name.
     pub counters: BTreeMap<String, u64>,
 }
@@ -155,18 +196,107 @@ pub struct ShardView {
 /// One destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteView {
-    /// Its next hops.
+    /// Its name: the hosts.
     pub site: String,
-    /// Deliveries that wait for it.
+    /// The shard that delivers to it; absent while each one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u16>,
+    /// Lanes: one, or one on each shard.
+    pub lanes: u16,
+    /// Deliveries that are next in line for a connection.
     pub queued: u64,
+    /// Deliveries given out: those, and those under way.
+    pub out: u64,
+    /// Recipients that wait until more may be given out.
+    pub waiting: u64,
     /// Open connections.
     pub connections: u64,
+    /// Connections that it may have now.
+    pub connections_allowed: u32,
+    /// Connections that it may have at most.
+    pub connections_limit: u32,
+    /// Messages that it may get, like `10/s`; absent for any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_rate: Option<String>,
     /// Until when it is left alone, in seconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_off_until: Option<u64>,
     /// The last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
+}
+
+/// Destinations in sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestView {
+    /// How many they are.
+    pub sites: u64,
+    /// See [`SiteView::queued`].
+    pub queued: u64,
+    /// See [`SiteView::out`].
+    pub out: u64,
+    /// See [`SiteView::waiting`].
+    pub waiting: u64,
+    /// See [`SiteView::connections`].
+    pub connections: u64,
+}
+
+impl SiteView {
+    /// One site, as `states` of it on several shards tell; `None` without any.
+    pub fn merged(states: impl IntoIterator<Item = SiteState>) -> Option<SiteView> {
+        let mut states = states.into_iter();
+        let mut view = SiteView::from(states.next()?);
+        for state in states {
+            let other = SiteView::from(state);
+            view.queued += other.queued;
+            view.out += other.out;
+            view.waiting += other.waiting;
+            view.connections += other.connections;
+            // These are the site's, not a shard's: they differ by the moment only.
+            view.back_off_until = view.back_off_until.max(other.back_off_until);
+            view.last_failure = view.last_failure.or(other.last_failure);
+        }
+        Some(view)
+    }
+}
+
+impl From<SiteState> for SiteView {
+    fn from(state: SiteState) -> Self {
+        SiteView {
+            site: state.site,
+            owner: (state.lanes == 1).then_some(state.owner.0),
+            lanes: state.lanes,
+            queued: state.queued,
+            out: state.out,
+            waiting: state.waiting,
+            connections: state.connections,
+            connections_allowed: state.connections_allowed,
+            connections_limit: state.connections_limit,
+            message_rate: state.message_rate.map(|rate| rate.to_string()),
+            back_off_until: state.back_off_until.map(UnixMillis::as_secs),
+            last_failure: state.last_failure,
+        }
+    }
+}
+
+impl RestView {
+    /// What of `totals`, of all shards, is not of `told`; `None` if that is
+    /// nothing.
+    pub fn new(totals: &[SiteTotals], told: &[SiteView]) -> Option<RestView> {
+        let all = totals.iter().map(|totals| totals.sites_of_all).max().unwrap_or(0);
+        let sites = all.saturating_sub(told.len() as u64);
+        let rest = |of: fn(&SiteTotals) -> u64, less: fn(&SiteView) -> u64| {
+            let less: u64 = told.iter().map(less).sum();
+            totals.iter().map(of).sum::<u64>().saturating_sub(less)
+        };
+        (sites > 0).then(|| RestView {
+            sites,
+            queued: rest(|all| all.queued, |site| site.queued),
+            out: rest(|all| all.out, |site| site.out),
+            waiting: rest(|all| all.waiting, |site| site.waiting),
+            connections: rest(|all| all.connections, |site| site.connections),
+        })
+    }
 }
 
 impl From<Listed> for MessageView {
@@ -199,7 +329,9 @@ impl From<ListedRecipient> for RecipientView {
             delay_reason: listed.last.as_ref().map(reason),
             attempts: listed.attempts,
             next_attempt: listed.next_attempt.map(UnixMillis::as_secs),
+            waiting: listed.waiting,
             held: listed.held,
+            standing: None,
         }
     }
 }
@@ -234,7 +366,26 @@ fn reason(last: &Outcome) -> String {
 
 impl From<Shown> for ShownView {
     fn from(shown: Shown) -> Self {
-        ShownView { listed: shown.listed.into(), client: shown.client, helo: shown.helo }
+        let lasts: Vec<_> = shown.listed.recipients.iter().map(|r| r.last.clone()).collect();
+        let mut listed = MessageView::from(shown.listed);
+        let standings = shown.standings.into_iter().zip(lasts);
+        for (recipient, (standing, last)) in listed.recipients.iter_mut().zip(standings) {
+            recipient.next_attempt = standing.next_attempt.map(UnixMillis::as_secs);
+            recipient.standing = Some(StandingView::new(standing, last));
+        }
+        ShownView { listed, client: shown.client, helo: shown.helo }
+    }
+}
+
+impl StandingView {
+    fn new(standing: Standing, last: Option<Outcome>) -> Self {
+        let Standing { site, owner, why, .. } = standing;
+        let last = last.map(|last| LastView {
+            reply: last.reply.to_string(),
+            host: last.host,
+            time: last.at.as_secs(),
+        });
+        StandingView { site, owner: owner.map(|owner| owner.0), why, last }
     }
 }
 

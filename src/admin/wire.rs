@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
-use super::view::{MessageView, OrderedMessageView, ShownView, Summary, is_false};
+use super::view::{MessageView, OrderedMessageView, ShownView, SiteView, Summary, is_false};
 use crate::shard::control::Action;
 
 /// Longest request, in bytes.
@@ -19,7 +19,16 @@ pub const PAGE_MAX: usize = 1000;
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Ask {
     /// The state of the server, its shards and its destinations.
-    Summary {},
+    Summary {
+        /// How many destinations: those with most mail.
+        #[serde(default = "sites_default")]
+        sites: usize,
+    },
+    /// One destination.
+    Site {
+        /// Its name, as a summary tells it.
+        site: String,
+    },
     /// A page of the queue.
     List {
         /// `next` of the page before; absent for the first.
@@ -86,6 +95,13 @@ impl Ask {
     }
 }
 
+/// Destinations in a summary, if the request does not say.
+pub const SITES_DEFAULT: usize = 20;
+
+fn sites_default() -> usize {
+    SITES_DEFAULT
+}
+
 /// Messages in a page, if the request does not say.
 pub const PAGE_DEFAULT: usize = 100;
 
@@ -99,6 +115,8 @@ fn page_default() -> usize {
 pub enum Answer {
     /// To [`Ask::Summary`].
     Summary(Box<Summary>),
+    /// To [`Ask::Site`]; nothing when there is no mail for it.
+    Site(Option<SiteView>),
     /// To [`Ask::List`].
     Page(PageView),
     /// To [`Ask::Show`].
@@ -166,6 +184,8 @@ mod tests {
             serde_json::from_value::<Ask>(serde_json::to_value(&hold).unwrap()).unwrap(),
             hold
         );
+        let summary: Ask = serde_json::from_str(r#"{"op":"summary"}"#).unwrap();
+        assert_eq!(summary, Ask::Summary { sites: 20 });
         for bad in [
             r#"{"op":"drop","every":true}"#,
             r#"{"op":"hold","filter":{"older-than":"1h"}}"#,

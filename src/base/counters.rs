@@ -69,6 +69,8 @@ counters! {
     bodies_from_memory: "Attempts whose body was still in memory",
     bodies_from_log: "Attempts whose body was read from the log",
     handed_off: "Handles handed to another core",
+    parked: "Recipients that had to wait for their site to have room",
+    wakeups: "Messages read from the log to be given out, by schedule or after a wait",
     hand_off_batches: "Batches of handles and outcomes sent to another core",
     log_lines_lost: "Log lines dropped because standard error did not keep up",
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::base::clock::UnixMillis;
+use crate::base::dsn::{Dsn, Notify, RecipientDsn};
 
 /// What the sender declared about the body (RFC 6152).
 #[derive(
@@ -41,7 +42,8 @@ impl Protocol {
 }
 
 /// Who sent a message, to whom, and how it came in. Stored once, at the head of
-/// the message's first record, as an rkyv archive.
+/// the message's first record, as an rkyv archive; what few messages have is not
+/// part of that archive but follows it (`queue::record`).
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
 )]
@@ -62,12 +64,26 @@ pub struct Envelope {
     pub client: String,
     /// What the client said in EHLO or HELO.
     pub helo: String,
+    /// What the sender asked about reports (RFC 3461), if anything.
+    #[rkyv(with = rkyv::with::Skip)]
+    pub dsn: Option<Box<Dsn>>,
 }
 
 impl Envelope {
     /// When the message was accepted.
     pub fn arrival(&self) -> UnixMillis {
         UnixMillis(self.arrival_ms)
+    }
+
+    /// What the sender asked about reports on the recipient with this index, if
+    /// anything.
+    pub fn recipient_dsn(&self, index: usize) -> Option<&RecipientDsn> {
+        self.dsn.as_ref()?.recipients.get(index)
+    }
+
+    /// When a report about that recipient is wanted.
+    pub fn notify(&self, index: usize) -> Notify {
+        self.recipient_dsn(index).and_then(|asked| asked.notify).unwrap_or(Notify::ABSENT)
     }
 }
 

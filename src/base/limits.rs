@@ -5,9 +5,14 @@ use std::time::Duration;
 
 /// Longest command line, CRLF included (RFC 5321, 4.5.3.1.4).
 pub const COMMAND_LINE_MAX: usize = 512;
-/// What SMTPUTF8, SIZE and BODY add to MAIL: RFC 6531 (3.2) 10, RFC 1870 26,
-/// RFC 6152 17; and what we allow beyond, since real clients are longer.
+/// What the parameters add: to MAIL, RFC 6531 (3.2) 10, RFC 1870 26, RFC 6152 17
+/// and RFC 3461 116, to RCPT RFC 3461 (5.4) 530; and what we allow beyond, since
+/// real clients are longer.
 pub const COMMAND_LINE_ALLOWED: usize = 2048;
+/// Longest value of ENVID in octets (RFC 3461, 4.4).
+pub const ENVID_MAX: usize = 100;
+/// Longest value of ORCPT in octets (RFC 3461, 4.2).
+pub const ORCPT_MAX: usize = 500;
 /// Longest local part in octets (4.5.3.1.1).
 pub const LOCAL_PART_MAX: usize = 64;
 /// Longest domain in octets (4.5.3.1.2).
@@ -63,5 +68,6 @@ pub mod client_timeout {
 
 const _: () = assert!(COMMAND_LINE_ALLOWED >= COMMAND_LINE_MAX);
 const _: () = assert!(COMMAND_LINE_ALLOWED > 2 * PATH_MAX);
+const _: () = assert!(COMMAND_LINE_ALLOWED > COMMAND_LINE_MAX + ORCPT_MAX + ENVID_MAX);
 const _: () = assert!(PATH_MAX > LOCAL_PART_MAX);
 const _: () = assert!(REPLY_TEXT_KEPT < REPLY_LINE_MAX);

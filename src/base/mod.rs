@@ -5,11 +5,13 @@
 pub mod checksum;
 pub mod clock;
 pub mod counters;
+pub mod dsn;
 pub mod durability;
 pub mod envelope;
 pub mod id;
 pub mod limits;
 pub mod outcome;
+pub mod xtext;
 
 pub use clock::UnixMillis;
 pub use durability::Durability;

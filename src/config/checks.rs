@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 
 use super::error::ConfigError;
+use super::host::{Host, HostPort};
 use super::pattern::DomainPattern;
 use super::tree::Tree;
-use super::types::{Config, NextHop, Route};
-use super::units::print_size;
+use super::types::{Config, NextHop, Route, SiteTable};
+use super::units::{print_duration, print_size};
 use crate::base::limits::{BODY_PART_MAX, PATH_MAX};
 
 /// What one recipient can take in a record, in bytes: the longest path, and the
@@ -22,8 +23,8 @@ pub(super) fn check(config: &Config, tree: &Tree) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     addresses_are_unique(config, tree, &mut errors);
     routes_are_reached(config, tree, &mut errors);
-    relay_domains_have_routes(config, tree, &mut errors);
     next_hops_are_elsewhere(config, tree, &mut errors);
+    sites_are_meant(config, tree, &mut errors);
     segments_hold_messages(config, tree, &mut errors);
     errors
 }
@@ -67,25 +68,18 @@ fn routes_are_reached(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError
     }
 }
 
-fn relay_domains_have_routes(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
-    for (index, domain) in config.access.relay_domains.iter().enumerate() {
-        if config.routes.iter().any(|route| route.domain.overlaps(domain)) {
-            continue;
-        }
-        let at = tree.locate(&["access", "relay_domains", &index.to_string()]);
-        let problem = format!("no route matches \"{domain}\", so its mail could go nowhere");
-        let remedy = "add a `[[route]]` for it, or for \"*\"".into();
-        errors.push(tree.error(at, "access.relay_domains", problem, remedy));
-    }
-}
-
 fn next_hops_are_elsewhere(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
     let own: Vec<SocketAddr> =
         config.listeners.iter().flat_map(|listener| listener.addresses.iter().copied()).collect();
-    let is_own = |host: &SocketAddr| {
-        own.iter().any(|own| {
-            let everywhere = own.ip().is_unspecified() && host.ip().is_loopback();
-            own.port() == host.port() && (own.ip() == host.ip() || everywhere)
+    let is_own = |hop: &HostPort| {
+        own.iter().filter(|own| own.port() == hop.port.unwrap_or(config.delivery.port)).any(|own| {
+            match &hop.host {
+                Host::Address(address) => {
+                    let everywhere = own.ip().is_unspecified() && address.is_loopback();
+                    own.ip() == *address || everywhere
+                }
+                Host::Name(name) => name.eq_ignore_ascii_case(&config.hostname),
+            }
         })
     };
     for (index, route) in config.routes.iter().enumerate() {
@@ -98,6 +92,54 @@ fn next_hops_are_elsewhere(config: &Config, tree: &Tree, errors: &mut Vec<Config
             errors.push(tree.error(at, "route.next_hop", problem, remedy));
         }
     }
+}
+
+/// Each `[[site]]` table names sites and sets a limit that no earlier one sets
+/// for all of them.
+fn sites_are_meant(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
+    for (index, table) in config.sites.iter().enumerate() {
+        let at = tree.locate(&["site", &index.to_string()]);
+        let mut note = |problem: &str, remedy: &str| {
+            errors.push(tree.error(at, "site", problem.into(), remedy.into()));
+        };
+        if table.domains.is_empty() && table.mx.is_empty() {
+            note("is about no site", "set `domain`, `mx` or both");
+            continue;
+        }
+        let set = limits_set(table);
+        if set.is_empty() {
+            let remedy = "set `connections`, `messages_per_connection`, `connection_rate` or \
+                          `message_rate`";
+            note("sets no limit", remedy);
+            continue;
+        }
+        let wider = config.sites[..index].iter().filter(|earlier| covers(earlier, table));
+        let taken: Vec<&str> = wider.flat_map(limits_set).collect();
+        if set.iter().all(|limit| taken.contains(limit)) {
+            let problem = "never used: earlier tables set all its limits for the same sites";
+            note(problem, "put the narrower table first");
+        }
+    }
+}
+
+/// The names of the limits that a table sets.
+fn limits_set(table: &SiteTable) -> Vec<&'static str> {
+    let limits = [
+        ("connections", table.connections.is_some()),
+        ("messages_per_connection", table.messages_per_connection.is_some()),
+        ("connection_rate", table.connection_rate.is_some()),
+        ("message_rate", table.message_rate.is_some()),
+    ];
+    limits.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
+}
+
+/// Whether `earlier` is about every site that `table` is about.
+fn covers(earlier: &SiteTable, table: &SiteTable) -> bool {
+    let within = |wide: &[DomainPattern], narrow: &[DomainPattern]| {
+        narrow.iter().all(|narrow| wide.iter().any(|wide| wide.covers(narrow)))
+    };
+    let everything = earlier.domains.contains(&DomainPattern::Any);
+    everything || within(&earlier.domains, &table.domains) && within(&earlier.mx, &table.mx)
 }
 
 fn segments_hold_messages(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
@@ -148,6 +190,21 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
              anywhere (an open relay)"
                 .to_owned(),
         );
+    }
+    if config.delivery.allow_private_targets && listens_publicly {
+        warnings.push(
+            "delivery.allow_private_targets is set: whoever owns a domain can have mail sent to \
+             addresses inside of this network"
+                .to_owned(),
+        );
+    }
+    if let Some(age) = config.queue.delay_notice.filter(|age| *age >= config.queue.expire) {
+        warnings.push(format!(
+            "queue.delay_notice is {}, but mail is returned after {} (queue.expire): nobody is \
+             told of a delay before",
+            print_duration(age),
+            print_duration(config.queue.expire)
+        ));
     }
     if config.durability != crate::base::Durability::Sync {
         warnings.push(format!(

@@ -10,9 +10,11 @@
 mod checks;
 mod cores;
 mod error;
+mod host;
 mod load;
 mod pattern;
 mod print;
+mod rate;
 mod read;
 pub mod schema;
 mod suggest;
@@ -25,9 +27,12 @@ mod values;
 
 pub use cores::Cores;
 pub use error::{ConfigError, ConfigErrors};
+pub use host::{Host, HostPort};
 pub use load::{EMBEDDED, EMBEDDED_NAME};
 pub use pattern::DomainPattern;
+pub use rate::{Per, Rate};
 pub use types::{
-    Access, Admin, Config, Delivery, Limits, Listener, ListenerKind, NextHop, Queue, Route, Tls,
+    Access, Admin, Config, Delivery, Dns, Limits, Listener, ListenerKind, NextHop, Queue, Route,
+    SiteTable, Tls, Written,
 };
-pub use units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size};
+pub use units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size, print_duration};

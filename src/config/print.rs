@@ -6,8 +6,9 @@ use std::fmt::Write;
 use toml::Value;
 
 use super::cores::Cores;
+use super::rate::Rate;
 use super::schema;
-use super::types::{Config, Listener, ListenerKind, NextHop, Route, Tls};
+use super::types::{Config, Listener, ListenerKind, NextHop, Route, SiteTable, Tls};
 use super::units::{print_duration, print_size};
 
 type Pairs = Vec<(&'static str, Value)>;
@@ -39,6 +40,10 @@ impl Config {
         for table in tables() {
             let mut rows: Vec<serde_json::Value> =
                 table_pairs(self, table).into_iter().map(|pairs| object(pairs).into()).collect();
+            // As in TOML, a list without tables is not there.
+            if rows.is_empty() {
+                continue;
+            }
             let value = match schema::LISTS.contains(&table) {
                 true => serde_json::Value::Array(rows),
                 false => rows.remove(0),
@@ -82,20 +87,25 @@ fn table_pairs(config: &Config, table: &str) -> Vec<Pairs> {
             ("relay_from", list(&config.access.relay_from)),
             ("relay_domains", list(&config.access.relay_domains)),
         ]],
-        "delivery" => vec![vec![
-            ("connections_per_site", config.delivery.connections_per_site.into()),
-            ("messages_per_connection", config.delivery.messages_per_connection.into()),
-            ("connect_timeout", text(print_duration(config.delivery.connect_timeout))),
-        ]],
+        "delivery" => vec![delivery(config)],
+        "site" => config.sites.iter().map(site).collect(),
         "queue" => vec![vec![
             ("retry", list(config.queue.retry.iter().map(|span| print_duration(*span)))),
             ("expire", text(print_duration(config.queue.expire))),
+            (
+                "delay_notice",
+                config.queue.delay_notice.map_or_else(off, |s| text(print_duration(s))),
+            ),
             ("segment_size", text(print_size(config.queue.segment_size.into()))),
+        ]],
+        "dns" => vec![vec![
+            ("servers", list(&config.dns.servers)),
+            ("timeout", text(print_duration(config.dns.timeout))),
         ]],
         "limits" => vec![limits(config)],
         "admin" => vec![vec![
             ("socket", text(config.admin.socket.display())),
-            ("http", config.admin.http.map_or_else(|| text("off"), text)),
+            ("http", config.admin.http.map_or_else(off, text)),
         ]],
         other => unreachable!("the schema has a table {other} that is not printed"),
     }
@@ -111,10 +121,39 @@ fn listener(listener: &Listener) -> Pairs {
 fn route(route: &Route) -> Pairs {
     let next_hop = match &route.next_hop {
         NextHop::Hosts(hosts) => list(hosts),
+        NextHop::Mx => text("mx"),
         NextHop::Discard => text("discard"),
         NextHop::Reject => text("reject"),
     };
     vec![("domain", text(&route.domain)), ("next_hop", next_hop), ("tls", tls(route.tls))]
+}
+
+fn delivery(config: &Config) -> Pairs {
+    let delivery = &config.delivery;
+    vec![
+        ("connections_per_site", delivery.connections_per_site.into()),
+        ("messages_per_connection", delivery.messages_per_connection.into()),
+        ("connection_rate", rate(delivery.connection_rate)),
+        ("message_rate", rate(delivery.message_rate)),
+        ("port", u32::from(delivery.port).into()),
+        ("allow_private_targets", delivery.allow_private_targets.into()),
+        ("connect_timeout", text(print_duration(delivery.connect_timeout))),
+    ]
+}
+
+/// A key that is not given is not written: what holds then is another matter for
+/// each site.
+fn site(table: &SiteTable) -> Pairs {
+    let some = |patterns: &[_]| (!patterns.is_empty()).then(|| list(patterns));
+    let pairs = [
+        ("domain", some(&table.domains)),
+        ("mx", some(&table.mx)),
+        ("connections", table.connections.map(Value::from)),
+        ("messages_per_connection", table.messages_per_connection.map(Value::from)),
+        ("connection_rate", table.connection_rate.map(rate)),
+        ("message_rate", table.message_rate.map(rate)),
+    ];
+    pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 fn limits(config: &Config) -> Pairs {
@@ -134,6 +173,14 @@ fn tls(tls: Tls) -> Value {
     match tls {
         Tls::Off => text("off"),
     }
+}
+
+fn rate(rate: Option<Rate>) -> Value {
+    rate.map_or_else(off, text)
+}
+
+fn off() -> Value {
+    text("off")
 }
 
 fn cores(cores: &Cores) -> Value {

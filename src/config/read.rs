@@ -7,8 +7,8 @@ use super::schema::{self, Fallback, Kind, LISTS};
 use super::suggest::nearest;
 use super::tree::{At, Entry, Node, Tree, Value};
 use super::types::{
-    Access, Admin, Config, DATA_DIR, Delivery, Limits, Listener, ListenerKind, NextHop, Queue,
-    Route, SHUTDOWN_GRACE, Tls,
+    Access, Admin, Config, DATA_DIR, Delivery, Dns, Limits, Listener, ListenerKind, NextHop, Queue,
+    Route, SHUTDOWN_GRACE, SiteTable, Tls, Written,
 };
 use super::values::{self, Checked};
 use crate::base::Durability;
@@ -56,6 +56,7 @@ impl<'t> Reader<'t> {
                 String::new()
             });
         }
+        let routes = self.list(root, "route");
         let modes = [Durability::Sync, Durability::Os, Durability::Memory];
         Config {
             hostname,
@@ -63,14 +64,31 @@ impl<'t> Reader<'t> {
             cores: self.key(root, "cores", Default::default(), values::cores),
             durability: modes[self.key(root, "durability", 0, values::choice)],
             shutdown_grace: self.key(root, "shutdown_grace", SHUTDOWN_GRACE, values::span),
-            listeners: self.list(root, "listener").into_iter().map(|s| self.listener(&s)).collect(),
+            listeners: self.listeners(root),
             access: self.access(root),
-            routes: self.list(root, "route").into_iter().map(|s| self.route(&s)).collect(),
+            route_lines: Written(routes.iter().map(|section| self.line(section)).collect()),
+            routes: routes.iter().map(|section| self.route(section)).collect(),
             delivery: self.delivery(root),
+            sites: self.list(root, "site").into_iter().map(|s| self.site(&s)).collect(),
             queue: self.queue(root),
+            dns: self.dns(root),
             limits: self.limits(root),
             admin: self.admin(root),
         }
+    }
+
+    fn listeners(&mut self, root: &Section<'t>) -> Vec<Listener> {
+        let entry = root.entries.iter().find(|entry| entry.key == "listener");
+        let nothing = match entry.map(|entry| &entry.node.value) {
+            None => Some("is missing"),
+            Some(Value::List(items)) if items.is_empty() => Some("the list is empty"),
+            Some(_) => None,
+        };
+        if let Some(problem) = nothing {
+            let at = entry.map(|entry| entry.at);
+            self.note(at, "listener", problem.into(), table_form("listener"));
+        }
+        self.list(root, "listener").into_iter().map(|s| self.listener(&s)).collect()
     }
 
     fn listener(&mut self, section: &Section<'t>) -> Listener {
@@ -102,7 +120,10 @@ impl<'t> Reader<'t> {
         let (s, d) = (self.table(root, "delivery"), Delivery::default());
         let per_site = "delivery.connections_per_site";
         let per_connection = "delivery.messages_per_connection";
+        let private = "delivery.allow_private_targets";
         let timeout = "delivery.connect_timeout";
+        let given = schema::names("delivery").into_iter();
+        let given = given.filter(|name| s.entries.iter().any(|entry| entry.key == *name));
         Delivery {
             connections_per_site: self.key(&s, per_site, d.connections_per_site, values::count),
             messages_per_connection: self.key(
@@ -111,8 +132,40 @@ impl<'t> Reader<'t> {
                 d.messages_per_connection,
                 values::count,
             ),
+            connection_rate: self.key(
+                &s,
+                "delivery.connection_rate",
+                d.connection_rate,
+                values::rate,
+            ),
+            message_rate: self.key(&s, "delivery.message_rate", d.message_rate, values::rate),
+            port: u16::try_from(self.key(&s, "delivery.port", d.port.into(), values::count))
+                .expect("the schema bounds it by 65535"),
+            allow_private_targets: self.key(&s, private, d.allow_private_targets, values::flag),
             connect_timeout: self.key(&s, timeout, d.connect_timeout, values::span),
+            given: Written(given.collect()),
         }
+    }
+
+    fn site(&mut self, section: &Section<'t>) -> SiteTable {
+        SiteTable {
+            domains: self.key(section, "site.domain", Vec::new(), values::patterns),
+            mx: self.key(section, "site.mx", Vec::new(), values::patterns),
+            connections: self.optional(section, "site.connections", values::count),
+            messages_per_connection: self.optional(
+                section,
+                "site.messages_per_connection",
+                values::count,
+            ),
+            connection_rate: self.optional(section, "site.connection_rate", values::rate),
+            message_rate: self.optional(section, "site.message_rate", values::rate),
+            line: Written(self.line(section)),
+        }
+    }
+
+    /// The line that a table begins in; 0 when it comes from an option.
+    fn line(&self, section: &Section<'t>) -> u32 {
+        section.at.map_or(0, |at| self.tree.line(at))
     }
 
     fn queue(&mut self, root: &Section<'t>) -> Queue {
@@ -122,7 +175,16 @@ impl<'t> Reader<'t> {
         Queue {
             retry: self.key(&s, "queue.retry", d.retry, values::spans),
             expire: self.key(&s, "queue.expire", d.expire, values::span),
+            delay_notice: self.key(&s, "queue.delay_notice", d.delay_notice, values::span_or_off),
             segment_size: u32::try_from(segment_size).expect("the schema bounds it by 1 GiB"),
+        }
+    }
+
+    fn dns(&mut self, root: &Section<'t>) -> Dns {
+        let (s, d) = (self.table(root, "dns"), Dns::default());
+        Dns {
+            servers: self.key(&s, "dns.servers", d.servers, values::resolvers),
+            timeout: self.key(&s, "dns.timeout", d.timeout, values::span),
         }
     }
 
@@ -182,6 +244,20 @@ impl<'t> Reader<'t> {
         })
     }
 
+    /// The value of one key if it is given and right. A fault is noted.
+    fn optional<T>(
+        &mut self,
+        section: &Section<'t>,
+        path: &'static str,
+        check: fn(&Node, &Kind) -> Checked<T>,
+    ) -> Option<T> {
+        let name = path.rsplit('.').next().expect("rsplit gives at least one part");
+        let entry = section.entries.iter().find(|entry| entry.key == name)?;
+        check(&entry.node, &schema::find(path).kind)
+            .map_err(|fault| self.fault(Some(fault.at), path, fault.problem))
+            .ok()
+    }
+
     /// The table `name`, empty if it is missing or no table.
     fn table(&mut self, root: &Section<'t>, name: &'static str) -> Section<'t> {
         let mut section = Section { path: name, at: None, entries: &[] };
@@ -201,11 +277,9 @@ impl<'t> Reader<'t> {
         section
     }
 
-    /// The tables of the list `name`; at least one must be there.
+    /// The tables of the list `name`.
     fn list(&mut self, root: &Section<'t>, name: &'static str) -> Vec<Section<'t>> {
-        let entry = root.entries.iter().find(|entry| entry.key == name);
-        let Some(entry) = entry else {
-            self.note(None, name, "is missing".into(), table_form(name));
+        let Some(entry) = root.entries.iter().find(|entry| entry.key == name) else {
             return Vec::new();
         };
         let items = match &entry.node.value {
@@ -221,9 +295,6 @@ impl<'t> Reader<'t> {
                 return Vec::new();
             }
         };
-        if items.is_empty() {
-            self.note(Some(entry.at), name, "the list is empty".into(), table_form(name));
-        }
         let mut sections = Vec::new();
         for item in items {
             let Value::Table(entries) = &item.value else {

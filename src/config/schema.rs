@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::rate::RATE_FORM;
 use super::units::{DURATION_FORM, SIZE_FORM, print_duration, print_size};
 use crate::base::limits::{RECIPIENTS_MIN, RECIPIENTS_RECORD_MAX};
 use std::time::Duration;
@@ -32,6 +33,10 @@ pub enum Fallback {
     Required,
     /// What the host calls itself.
     HostName,
+    /// What the key of the same meaning in `[delivery]` says.
+    Inherited,
+    /// Nothing, and that is allowed.
+    Nothing,
 }
 
 /// What a key may be.
@@ -47,10 +52,16 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A whole number, bounds included.
     Count(u32, u32),
+    /// `true` or `false`.
+    Flag,
+    /// A rate, or "off".
+    Rate,
     /// A size in bytes, bounds included, a multiple of the last.
     Size(u64, u64, u64),
     /// A duration in milliseconds, bounds included.
     Span(u64, u64),
+    /// As [`Kind::Span`], or "off".
+    SpanOrOff(u64, u64),
     /// A list of durations in milliseconds, bounds included; not empty.
     Spans(u64, u64),
     /// Addresses to listen on.
@@ -65,6 +76,8 @@ pub enum Kind {
     Patterns,
     /// Hosts to relay to, or what else to do.
     NextHop,
+    /// Servers of DNS.
+    Resolvers,
 }
 
 impl fmt::Display for Kind {
@@ -83,6 +96,8 @@ impl fmt::Display for Kind {
                 f.write_str(&quoted.join(" or "))
             }
             Kind::Count(min, max) => write!(f, "{min} to {max}"),
+            Kind::Flag => f.write_str("true or false"),
+            Kind::Rate => write!(f, "{RATE_FORM}, or \"off\""),
             Kind::Size(min, max, step) => {
                 write!(f, "{} to {}", print_size(min), print_size(max))?;
                 if step > 1 {
@@ -92,6 +107,10 @@ impl fmt::Display for Kind {
             }
             Kind::Span(min, max) => {
                 write!(f, "{} to {}", span(min), span(max))?;
+                unit_form(f, DURATION_FORM)
+            }
+            Kind::SpanOrOff(min, max) => {
+                write!(f, "{} to {}, or \"off\"", span(min), span(max))?;
                 unit_form(f, DURATION_FORM)
             }
             Kind::Spans(min, max) => {
@@ -107,10 +126,16 @@ impl fmt::Display for Kind {
                 f.write_str("a list of networks or addresses, like [\"10.0.0.0/8\", \"::1\"]")
             }
             Kind::Pattern => f.write_str("\"example.org\", \"*.example.org\" or \"*\""),
-            Kind::Patterns => f.write_str("a list of \"example.org\", \"*.example.org\" or \"*\""),
+            Kind::Patterns => {
+                f.write_str("\"example.org\", \"*.example.org\", \"*\" or a list of them")
+            }
             Kind::NextHop => f.write_str(
-                "IP:PORT or a list of them in order of preference, like [\"192.0.2.1:25\"]; \
-                 \"discard\" or \"reject\"",
+                "IP:PORT, a host name, a host name with a port, or a list of them in order of \
+                 preference, like [\"192.0.2.1:25\", \"mx.example.org\"]; \"mx\", \"discard\" or \
+                 \"reject\"",
+            ),
+            Kind::Resolvers => f.write_str(
+                "a list of IP or IP:PORT, at most 8, like [\"192.0.2.53\", \"127.0.0.1:5353\"]",
             ),
         }
     }
@@ -138,14 +163,14 @@ const RECIPIENTS_MOST: u32 = RECIPIENTS_RECORD_MAX as u32;
 const RECIPIENTS_FEWEST: u32 = RECIPIENTS_MIN as u32;
 
 /// Tables that may stand several times, as `[[listener]]`.
-pub const LISTS: &[&str] = &["listener", "route"];
+pub const LISTS: &[&str] = &["listener", "route", "site"];
 
 /// Shorthand for a row of [`KEYS`].
 const fn key(path: &'static str, kind: Kind, default: Fallback, meaning: &'static str) -> Key {
     Key { path, kind, default, meaning }
 }
 
-use Fallback::{HostName, Required, Value};
+use Fallback::{HostName, Inherited, Nothing, Required, Value};
 
 /// The table, in the order in which the file is written and documented.
 pub const KEYS: &[Key] = &[
@@ -214,7 +239,7 @@ pub const KEYS: &[Key] = &[
         "route.next_hop",
         Kind::NextHop,
         Required,
-        "Where mail for them goes: the hosts are tried in order. `\"discard\"` accepts it and throws it away, `\"reject\"` refuses it.",
+        "Where mail for them goes: the hosts are tried in order; a name is looked up for addresses, its port is `delivery.port` unless written. `\"mx\"` relays by the MX records of the domain, `\"discard\"` accepts mail and throws it away, `\"reject\"` refuses it.",
     ),
     key(
         "route.tls",
@@ -226,7 +251,7 @@ pub const KEYS: &[Key] = &[
         "delivery.connections_per_site",
         Kind::Count(1, 10_000),
         Value("20"),
-        "Most connections to one site (one list of next hops) at a time, over all cores.",
+        "Most connections to one site at a time, over all cores.",
     ),
     key(
         "delivery.messages_per_connection",
@@ -235,11 +260,56 @@ pub const KEYS: &[Key] = &[
         "Messages sent over one connection before it is closed.",
     ),
     key(
+        "delivery.connection_rate",
+        Kind::Rate,
+        Value("\"off\""),
+        "Most new connections to one site in a time, over all cores.",
+    ),
+    key(
+        "delivery.message_rate",
+        Kind::Rate,
+        Value("\"off\""),
+        "Most messages to one site in a time, over all cores.",
+    ),
+    key(
+        "delivery.port",
+        Kind::Count(1, 65_535),
+        Value("25"),
+        "The port of hosts that MX records name, and of next hops written without one.",
+    ),
+    key(
+        "delivery.allow_private_targets",
+        Kind::Flag,
+        Value("false"),
+        "Whether mail may go to loopback, private and link-local addresses that MX records or address literals lead to. Hosts that a route names are always allowed.",
+    ),
+    key(
         "delivery.connect_timeout",
         Kind::Span(WAIT_MIN, 10 * MINUTE),
         Value("\"30s\""),
         "How long a connection to a next hop may take to be made.",
     ),
+    key("site.domain", Kind::Patterns, Nothing, "Recipient domains whose sites are meant."),
+    key(
+        "site.mx",
+        Kind::Patterns,
+        Nothing,
+        "Hosts whose sites are meant: names in MX records, or in a route's `next_hop`.",
+    ),
+    key(
+        "site.connections",
+        Kind::Count(1, 10_000),
+        Inherited,
+        "As `connections_per_site`, for these.",
+    ),
+    key(
+        "site.messages_per_connection",
+        Kind::Count(1, 1_000_000),
+        Inherited,
+        "As in `[delivery]`, for these.",
+    ),
+    key("site.connection_rate", Kind::Rate, Inherited, "As in `[delivery]`, for these."),
+    key("site.message_rate", Kind::Rate, Inherited, "As in `[delivery]`, for these."),
     key(
         "queue.retry",
         Kind::Spans(WAIT_MIN, 7 * DAY),
@@ -253,10 +323,28 @@ pub const KEYS: &[Key] = &[
         "Age at which a message that could not be delivered is returned to its sender.",
     ),
     key(
+        "queue.delay_notice",
+        Kind::SpanOrOff(WAIT_MIN, 30 * DAY),
+        Value("\"4h\""),
+        "Age at which the sender is told once that a message is delayed, if it was not delivered by then.",
+    ),
+    key(
         "queue.segment_size",
         Kind::Size(MIB, GIB, BLOCK),
         Value("\"64MiB\""),
         "Size of one file of the log. Must hold a message of `limits.recipients` recipients.",
+    ),
+    key(
+        "dns.servers",
+        Kind::Resolvers,
+        Value("[]"),
+        "The DNS servers to ask, each in turn; they must be recursive. None: those of `/etc/resolv.conf`.",
+    ),
+    key(
+        "dns.timeout",
+        Kind::Span(WAIT_MIN, MINUTE),
+        Value("\"5s\""),
+        "How long a look-up may take in all, over all servers.",
     ),
     key(
         "limits.message_size",
@@ -346,7 +434,8 @@ mod tests {
     fn names_keys_and_tables_once() {
         let root = names("");
         assert_eq!(root[..3], ["hostname", "data_dir", "cores"]);
-        for table in ["listener", "access", "route", "delivery", "queue", "limits", "admin"] {
+        for table in ["listener", "access", "route", "delivery", "site", "queue", "limits", "admin"]
+        {
             assert_eq!(root.iter().filter(|name| **name == table).count(), 1, "{table}");
             assert!(!names(table).is_empty());
         }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use super::schema::{Fallback, KEYS, LISTS};
+use super::schema::{Fallback, KEYS, Kind, LISTS};
 use super::*;
 use crate::base::Durability;
 
@@ -43,6 +43,15 @@ fn option_for(path: &str, value: &str) -> String {
                 .collect();
             format!("route=[{{{rest}{name}={value}}}]")
         }
+        Some(("site", name)) => {
+            let others = [("domain", "\"a.org\""), ("connections", "1")];
+            let rest: String = others
+                .iter()
+                .filter(|(other, _)| *other != name)
+                .map(|(other, value)| format!("{other}={value},"))
+                .collect();
+            format!("site=[{{{rest}{name}={value}}}]")
+        }
         _ => format!("{path}={value}"),
     }
 }
@@ -80,6 +89,9 @@ fn documented_defaults_are_those_that_hold() {
 fn every_key_is_read_and_refuses_a_wrong_kind() {
     for key in KEYS {
         for wrong in ["true", "1.5", "[[1]]", "{a=1}", "\"\\u0000 :\""] {
+            if wrong == "true" && matches!(key.kind, Kind::Flag) {
+                continue;
+            }
             let error = only_error(with_set(&[&option_for(key.path, wrong)]));
             assert_eq!(error.key, key.path, "{wrong}: {error}");
             assert_eq!(error.remedy, format!("allowed: {}", key.kind), "{wrong}");
@@ -99,7 +111,11 @@ fn reads_all_that_differs() {
         "route=[{domain=\"*.example.org\", next_hop=[\"192.0.2.1:25\", \"[2001:db8::1]:25\"]}, \
          {domain=\"example.org\", next_hop=\"discard\"}]",
         "queue.retry=[\"10ms\"]",
+        "queue.delay_notice=off",
+        "delivery={port=2526,allow_private_targets=true,message_rate=\"30/m\"}",
+        "site=[{domain=\"Example.org\",connections=2},{mx=[\"*.a.b\"],connection_rate=\"off\"}]",
         "queue.segment_size=1MiB",
+        "dns.servers=[\"192.0.2.53\", \"[::1]:5353\"]",
         "limits.message_size=1GiB",
         "admin.http=off",
         "admin.socket=/run/ringpost.sock",
@@ -113,7 +129,26 @@ fn reads_all_that_differs() {
     assert!(matches!(&config.routes[0].next_hop, NextHop::Hosts(hosts) if hosts.len() == 2));
     assert_eq!(config.routes[1].next_hop, NextHop::Discard);
     assert_eq!(config.queue.retry, [Duration::from_millis(10)]);
+    assert_eq!(config.queue.delay_notice, None);
+    assert_eq!((config.delivery.port, config.delivery.allow_private_targets), (2526, true));
+    assert_eq!(config.delivery.message_rate, Some(Rate { count: 30, per: Per::Minute }));
+    assert_eq!(config.delivery.given.0, ["message_rate", "port", "allow_private_targets"]);
+    let sites = [
+        SiteTable {
+            domains: vec![DomainPattern::Exact("example.org".into())],
+            connections: Some(2),
+            ..SiteTable::default()
+        },
+        SiteTable {
+            mx: vec![DomainPattern::Below("a.b".into())],
+            connection_rate: Some(None),
+            ..SiteTable::default()
+        },
+    ];
+    assert_eq!(config.sites, sites);
     assert_eq!((config.queue.segment_size, config.limits.message_size), (1 << 20, 1 << 30));
+    let servers: Vec<String> = config.dns.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["192.0.2.53:53", "[::1]:5353"]);
     assert_eq!(config.admin.http, None);
     assert_eq!(config.admin_socket(), Path::new("/run/ringpost.sock"));
 }
@@ -129,21 +164,34 @@ fn printed_configurations_load_the_same() {
         "route=[{domain=\"a.b\",next_hop=\"reject\"},{domain=\"*\",next_hop=\"192.0.2.1:1\"}]",
         "queue.retry=[\"10ms\",\"90s\"]",
         "limits.message_size=65537B",
+        "dns.servers=\"2001:db8::1\"",
+        "dns.timeout=10ms",
         "admin.http=off",
     ])
     .unwrap();
-    for config in [Config::default(), odd] {
+    let full = with_set(&[
+        "route=[{domain=\"a.b\",next_hop=\"mx\"},\
+         {domain=\"*\",next_hop=[\"mx.example.org\",\"mx2.example.org:26\",\"[::1]:27\"]}]",
+        "delivery.connection_rate=10/s",
+        "delivery.message_rate=500/h",
+        "delivery.port=2526",
+        "delivery.allow_private_targets=true",
+        "queue.delay_notice=off",
+        "site=[{domain=\"Gmail.com\",mx=[\"*.google.com\"],connections=5,connection_rate=\"1/m\",\
+         messages_per_connection=7},{mx=\"*\",message_rate=\"off\"}]",
+    ])
+    .unwrap();
+    let bare = with_set(&["route=[]"]).unwrap();
+    for config in [Config::default(), odd, bare, full.clone()] {
         let text = config.to_toml();
         assert_eq!(load(&text).unwrap(), config, "{text}");
         let from_toml: serde_json::Value =
             serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap();
         assert_eq!(config.to_json(), from_toml);
     }
-    for key in KEYS {
+    for key in KEYS.iter().filter(|key| key.path != "hostname") {
         let name = key.path.rsplit('.').next().unwrap();
-        assert!(
-            Config::default().to_toml().contains(&format!("\n{name} = ")) || name == "hostname"
-        );
+        assert!(full.to_toml().contains(&format!("\n{name} = ")), "{name}");
     }
 }
 
@@ -152,8 +200,8 @@ fn errors_name_place_key_and_remedy() {
     let text = MINIMAL.replace("hostname", "hostnmae")
         + "[limits]\nrecipients = 50\nconnections = \"many\"\n\
            command_timeout = 300\n[[listener]]\ntls = \"required\"\nconnect_timeout = \"1s\"\n\
-           [[route]]\ndomain = \"a..b\"\nnext_hop = [\"127.0.0.1:1\", \"mx.example:25\"]\n\
-           [dns]\nservers = []\n";
+           [[route]]\ndomain = \"a..b\"\nnext_hop = [\"127.0.0.1:1\", \"mx_1.example:25\"]\n\
+           [nameservers]\nservers = []\n";
     let errors = load(&text).unwrap_err();
     let lines: Vec<String> =
         errors.iter().map(|error| error.to_string().replace("\n  ", " | ")).collect();
@@ -166,8 +214,8 @@ fn errors_name_place_key_and_remedy() {
         "t.toml:12:7: listener.tls: \"required\" is not supported by this version | allowed: \"off\"",
         "t.toml:13:1: listener.connect_timeout: there is no such key | `connect_timeout` belongs in",
         "t.toml:15:10: route.domain: not a domain: `a..b` has an empty label",
-        "t.toml:16:28: route.next_hop: \"mx.example:25\" is not an address: names are not looked up",
-        "t.toml:17:2: dns: there is no such table | known here: hostname, data_dir",
+        "t.toml:16:28: route.next_hop: \"mx_1.example:25\" is neither an address with a port nor a",
+        "t.toml:17:2: nameservers: there is no such table | known here: hostname, data_dir",
     ];
     assert_eq!(lines.len(), starts.len(), "{errors}");
     for (line, start) in lines.iter().zip(starts) {
@@ -195,16 +243,31 @@ fn values_out_of_bounds_are_refused() {
         ("access.relay_from", "[\"10.0.0.0/33\"]", "neither a network"),
         ("access.relay_from", "[\"10.0.0.0/8\", \"10.0.0.0/8\"]", "twice"),
         ("access.relay_domains", "[\"a.b\", \"A.b\"]", "twice"),
-        ("route.next_hop", "\"mx\"", "not supported by this version"),
+        ("route.next_hop", "\"discrad\"", "no word that is known here"),
         ("route.next_hop", "[]", "the list is empty"),
         ("route.next_hop", "[\"discard\"]", "stands alone"),
-        ("route.next_hop", "[\"mx\"]", "not supported by this version"),
+        ("route.next_hop", "[\"mx\"]", "stands alone"),
+        ("route.next_hop", "[\"mx.example\", \"MX.example\"]", "twice"),
+        ("route.next_hop", "\"mx.example:0\"", "neither an address"),
         ("route.next_hop", "\"192.0.2.1:0\"", "connected to"),
         ("route.next_hop", "\"0.0.0.0:25\"", "connected to"),
         ("route.next_hop", "[\"192.0.2.1:25\", \"192.0.2.1:25\"]", "twice"),
         ("delivery.connections_per_site", "0", "0 is too small"),
         ("delivery.connections_per_site", "-1", "-1 is too small"),
         ("delivery.connections_per_site", "4294967297", "too large"),
+        ("delivery.port", "0", "0 is too small"),
+        ("delivery.port", "65536", "65536 is too large"),
+        ("delivery.allow_private_targets", "\"yes\"", "must be true or false, not a text"),
+        ("delivery.message_rate", "\"100\"", "\"100\" is not a rate"),
+        ("delivery.message_rate", "\"0/s\"", "hold mail for ever"),
+        ("delivery.connection_rate", "\"1/d\"", "\"1/d\" is not a rate"),
+        ("delivery.connection_rate", "10", "must be a text like \"100/s\", not an integer"),
+        ("site.connections", "0", "0 is too small"),
+        ("site.mx", "[\"a.b\", \"A.b\"]", "twice"),
+        ("site.domain", "\"*.\"", "the domain is empty"),
+        ("site.message_rate", "\"fast\"", "\"fast\" is not a rate"),
+        ("queue.delay_notice", "\"never\"", "\"never\" is not a duration"),
+        ("queue.delay_notice", "\"31d\"", "31d is too large"),
         ("queue.retry", "[]", "the list is empty"),
         ("queue.retry", "\"1m\"", "must be a list"),
         ("queue.segment_size", "\"1025KiB\"", "not a multiple of 4KiB"),
@@ -236,7 +299,7 @@ fn tables_must_be_tables() {
     }
     let errors = load("hostname = \"a\"\n").unwrap_err();
     let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
-    assert_eq!(keys, ["listener", "route"]);
+    assert_eq!(keys, ["listener"]);
     assert!(errors.to_string().contains("write `[[listener]]`"), "{errors}");
 }
 
@@ -261,6 +324,26 @@ fn values_must_fit_together() {
         ),
         ("route=[{domain=\"*\", next_hop=\"127.0.0.1:2525\"}]", "route.next_hop", "go round"),
         ("listener=[{address=\"0.0.0.0:2526\"}]", "route.next_hop", "go round"),
+        (
+            "route=[{domain=\"*\", next_hop=[\"b.example\", \"A.example:2525\"]}]",
+            "route.next_hop",
+            "go round",
+        ),
+        ("site=[{connections=1}]", "site", "is about no site"),
+        ("site=[{domain=[], mx=[], connections=1}]", "site", "is about no site"),
+        ("site=[{mx=\"a.b\"}]", "site", "sets no limit"),
+        (
+            "site=[{domain=[\"*.a\", \"b\"], connections=1}, {domain=\"x.a\", connections=2}]",
+            "site",
+            "never used",
+        ),
+        ("site=[{domain=\"*\", connections=1}, {mx=\"*.b\", connections=2}]", "site", "never used"),
+        (
+            "site=[{mx=\"*\", connections=1}, {mx=\"*.b\", message_rate=\"1/s\"}, \
+             {mx=\"a.b\", connections=3, message_rate=\"off\"}]",
+            "site",
+            "never used",
+        ),
         ("limits.recipients=65535", "limits.recipients", "or more, or limits"),
     ] {
         if key == "limits.recipients" {
@@ -273,11 +356,25 @@ fn values_must_fit_together() {
         assert_eq!(error.key, key, "{error}");
         assert!(error.problem.contains(problem), "{error}");
     }
-    let narrow = "route=[{domain=\"a.example\", next_hop=\"discard\"}]";
-    let error = only_error(with_set(&[narrow, "access.relay_domains=[\"b.example\"]"]));
-    assert!(error.problem.contains("no route matches \"b.example\""), "{error}");
-    with_set(&[narrow, "access.relay_domains=[\"a.example\"]"]).unwrap();
     with_set(&["listener=[{address=[\"127.0.0.1:0\", \"127.0.0.1:0\"]}]"]).unwrap();
+    for sites in [
+        "site=[{domain=\"a\", connections=1}, {domain=\"*\", connections=2}]",
+        "site=[{domain=\"*.a\", connections=1}, {domain=\"a\", connections=2}]",
+        "site=[{domain=\"*\", connections=1}, {domain=\"a\", connections=2, message_rate=\"1/s\"}]",
+        "site=[{mx=\"*\", connections=1}, {domain=\"a\", connections=2}]",
+        "site=[{domain=\"a\", connections=1}, {domain=\"a\", mx=\"b\", connections=2}]",
+    ] {
+        with_set(&[sites]).unwrap_or_else(|error| panic!("{sites}: {error}"));
+    }
+}
+
+#[test]
+fn a_site_table_knows_its_line() {
+    let text = format!("{MINIMAL}# a comment\n[[site]]\nmx = \"*.b\"\nconnections = 1\n");
+    assert_eq!(load(&text).unwrap().sites[0].line.0, 8);
+    let option = with_set(&["site=[{mx=\"*.b\", connections=1}]"]).unwrap();
+    assert_eq!(option.sites[0].line.0, 0);
+    assert_eq!(option.sites, load(&text).unwrap().sites, "which is no difference");
 }
 
 #[test]
@@ -296,6 +393,14 @@ fn warns_of_open_relays_and_weak_durability() {
     let domains = "access.relay_domains=[\"*\"]";
     let warnings = with_set(&[domains, public]).unwrap().warnings();
     assert!(warnings.len() == 1 && warnings[0].contains("open relay"), "{warnings:?}");
+    let inside = "delivery.allow_private_targets=true";
+    assert!(with_set(&[inside]).unwrap().warnings().is_empty());
+    let warnings = with_set(&[inside, public]).unwrap().warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("inside of this"), "{warnings:?}");
+    let warnings = with_set(&["queue.expire=4h"]).unwrap().warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("delay_notice is 4h"), "{warnings:?}");
+    let without = with_set(&["queue.expire=4h", "queue.delay_notice=off"]).unwrap();
+    assert!(without.warnings().is_empty());
     let warnings = with_set(&["durability=os"]).unwrap().warnings();
     assert!(warnings.len() == 1 && warnings[0].contains("power"), "{warnings:?}");
 }

@@ -26,6 +26,7 @@ pub(super) struct Node {
 pub(super) enum Value {
     Text(String),
     Integer(i64),
+    Flag(bool),
     List(Vec<Node>),
     Table(Vec<Entry>),
     /// A kind that no key has, by its name.
@@ -46,6 +47,7 @@ impl Value {
         match self {
             Value::Text(_) => "a text",
             Value::Integer(_) => "an integer",
+            Value::Flag(_) => "true or false",
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
             Value::Other(kind) => kind,
@@ -150,6 +152,13 @@ impl Tree {
         at
     }
 
+    /// The line that `at` is in, from 1; 0 when its source has no lines.
+    pub(super) fn line(&self, at: At) -> u32 {
+        let source = &self.sources[at.source];
+        let line = if source.has_lines { position(&source.text, at.offset).0 } else { 0 };
+        u32::try_from(line).unwrap_or(u32::MAX)
+    }
+
     /// An error with the place spelled out; that of the first source for `None`.
     pub(super) fn error(
         &self,
@@ -216,7 +225,7 @@ fn convert(source: usize, spanned: Spanned<DeValue<'_>>) -> Node {
         }
         DeValue::Table(table) => table_value(source, table),
         DeValue::Float(_) => Value::Other("a fraction"),
-        DeValue::Boolean(_) => Value::Other("true or false"),
+        DeValue::Boolean(flag) => Value::Flag(flag),
         DeValue::Datetime(_) => Value::Other("a date"),
     };
     Node { at, value }

@@ -13,7 +13,9 @@ use ipnet::IpNet;
 
 use crate::base::Durability;
 use crate::config::cores::Cores;
+use crate::config::host::HostPort;
 use crate::config::pattern::DomainPattern;
+use crate::config::rate::Rate;
 
 const MIB: u64 = 1 << 20;
 const MINUTE: u64 = 60;
@@ -37,12 +39,19 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Who may relay.
     pub access: Access,
-    /// Where mail goes; the first match wins; at least one.
+    /// Where mail goes; the first match wins. What none matches goes by MX.
     pub routes: Vec<Route>,
+    /// The line of the file that each route begins in; 0 when it comes from an
+    /// option.
+    pub route_lines: Written<Vec<u32>>,
     /// How mail is delivered.
     pub delivery: Delivery,
+    /// Limits of single sites, in the order written.
+    pub sites: Vec<SiteTable>,
     /// How mail is kept and retried.
     pub queue: Queue,
+    /// Whom names are looked up with.
+    pub dns: Dns,
     /// What clients may ask of the server.
     pub limits: Limits,
     /// How operators reach the server.
@@ -100,7 +109,9 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextHop {
     /// Relay to the first of these that can be reached; at least one, none twice.
-    Hosts(Vec<SocketAddr>),
+    Hosts(Vec<HostPort>),
+    /// Relay by the MX records of the domain.
+    Mx,
     /// Accept and throw away.
     Discard,
     /// Refuse.
@@ -114,9 +125,53 @@ pub struct Delivery {
     pub connections_per_site: u32,
     /// Messages sent over one connection before it is closed.
     pub messages_per_connection: u32,
+    /// Most new connections to one site in a time; `None` for any number.
+    pub connection_rate: Option<Rate>,
+    /// Most messages to one site in a time; `None` for any number.
+    pub message_rate: Option<Rate>,
+    /// The port of hosts that are not written with one; never 0.
+    pub port: u16,
+    /// Whether hosts that MX records or address literals name may be in private
+    /// space; those of a route may.
+    pub allow_private_targets: bool,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
+    /// The names of the keys that were given.
+    pub given: Written<Vec<&'static str>>,
 }
+
+/// `[[site]]`: limits of the sites that it names. A table is about a site when a
+/// pattern in either of its lists matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteTable {
+    /// The recipient domains it is about.
+    pub domains: Vec<DomainPattern>,
+    /// The host names it is about; not empty if `domains` is.
+    pub mx: Vec<DomainPattern>,
+    /// As [`Delivery::connections_per_site`].
+    pub connections: Option<u32>,
+    /// As [`Delivery::messages_per_connection`].
+    pub messages_per_connection: Option<u32>,
+    /// As [`Delivery::connection_rate`]; `Some(None)` where it says "off".
+    pub connection_rate: Option<Option<Rate>>,
+    /// As [`Delivery::message_rate`]; `Some(None)` where it says "off".
+    pub message_rate: Option<Option<Rate>>,
+    /// The line of the file that it begins in; 0 when it comes from an option.
+    pub line: Written<u32>,
+}
+
+/// How or where something was written, to be told to operators. It takes no part
+/// in comparisons: two configurations that say the same are equal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written<T>(pub T);
+
+impl<T> PartialEq for Written<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<T> Eq for Written<T> {}
 
 /// `[queue]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,8 +180,19 @@ pub struct Queue {
     pub retry: Vec<Duration>,
     /// Age at which delivery is given up.
     pub expire: Duration,
+    /// Age at which the sender is told of the delay; `None` for never.
+    pub delay_notice: Option<Duration>,
     /// Size of one file of the log, in bytes; a multiple of 4096.
     pub segment_size: u32,
+}
+
+/// `[dns]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// The servers to ask, each in turn; empty for those of the host.
+    pub servers: Vec<SocketAddr>,
+    /// How long a look-up may take in all.
+    pub timeout: Duration,
 }
 
 /// `[limits]`.
@@ -183,11 +249,14 @@ impl Default for Config {
             access: Access::default(),
             routes: vec![Route {
                 domain: DomainPattern::Any,
-                next_hop: NextHop::Hosts(vec![loopback(2526)]),
+                next_hop: NextHop::Hosts(vec![loopback(2526).into()]),
                 tls: Tls::Off,
             }],
+            route_lines: Written::default(),
             delivery: Delivery::default(),
+            sites: Vec::new(),
             queue: Queue::default(),
+            dns: Dns::default(),
             limits: Limits::default(),
             admin: Admin::default(),
         }
@@ -211,7 +280,12 @@ impl Default for Delivery {
         Delivery {
             connections_per_site: 20,
             messages_per_connection: 1000,
+            connection_rate: None,
+            message_rate: None,
+            port: 25,
+            allow_private_targets: false,
             connect_timeout: Duration::from_secs(30),
+            given: Written::default(),
         }
     }
 }
@@ -222,8 +296,15 @@ impl Default for Queue {
         Queue {
             retry: waits.map(Duration::from_secs).to_vec(),
             expire: Duration::from_secs(5 * DAY),
+            delay_notice: Some(Duration::from_secs(4 * HOUR)),
             segment_size: 64 << 20,
         }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Dns { servers: Vec::new(), timeout: Duration::from_secs(5) }
     }
 }
 

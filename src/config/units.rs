@@ -50,7 +50,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// Prints a duration, cut to milliseconds.
-pub(super) fn print_duration(span: Duration) -> String {
+pub fn print_duration(span: Duration) -> String {
     let mut rest = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();
     for (unit, factor) in TIME_UNITS {

@@ -9,11 +9,18 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::cores::Cores;
+use super::host::HostPort;
 use super::pattern::{DomainPattern, check_domain};
+use super::rate::{Rate, parse_rate};
 use super::schema::Kind;
 use super::tree::{At, Node, Value};
 use super::types::NextHop;
 use super::units::{parse_duration, parse_size, print_duration, print_size};
+
+/// The port of a DNS server unless one is given.
+const DNS_PORT: u16 = 53;
+/// Most DNS servers.
+const RESOLVERS_MAX: usize = 8;
 
 /// What is wrong with a value, and where.
 #[derive(Debug)]
@@ -112,6 +119,28 @@ pub(super) fn count(node: &Node, kind: &Kind) -> Checked<u32> {
     }
 }
 
+/// [`Kind::Flag`].
+pub(super) fn flag(node: &Node, _: &Kind) -> Checked<bool> {
+    match node.value {
+        Value::Flag(flag) => Ok(flag),
+        ref other => fault(node, format!("must be true or false, not {}", other.kind())),
+    }
+}
+
+/// [`Kind::Rate`].
+pub(super) fn rate(node: &Node, _: &Kind) -> Checked<Option<Rate>> {
+    match text(node, "a text like \"100/s\"")? {
+        "off" => Ok(None),
+        written => match parse_rate(written) {
+            None => fault(node, format!("{written:?} is not a rate")),
+            Some(rate) if rate.count == 0 => {
+                fault(node, "a rate of nothing would hold mail for ever; to refuse it, use a route")
+            }
+            rate => Ok(rate),
+        },
+    }
+}
+
 /// [`Kind::Size`].
 pub(super) fn size(node: &Node, kind: &Kind) -> Checked<u64> {
     let Kind::Size(min, max, step) = *kind else { unreachable!("{kind:?} is no size") };
@@ -130,7 +159,7 @@ pub(super) fn size(node: &Node, kind: &Kind) -> Checked<u64> {
 
 /// [`Kind::Span`], and an item of [`Kind::Spans`].
 pub(super) fn span(node: &Node, kind: &Kind) -> Checked<Duration> {
-    let (Kind::Span(min, max) | Kind::Spans(min, max)) = *kind else {
+    let (Kind::Span(min, max) | Kind::SpanOrOff(min, max) | Kind::Spans(min, max)) = *kind else {
         unreachable!("{kind:?} is no duration")
     };
     let written = text(node, "a text with a unit")?;
@@ -142,6 +171,14 @@ pub(super) fn span(node: &Node, kind: &Kind) -> Checked<Duration> {
         return Ok(span);
     }
     fault(node, too(print_duration(span), span < min))
+}
+
+/// [`Kind::SpanOrOff`].
+pub(super) fn span_or_off(node: &Node, kind: &Kind) -> Checked<Option<Duration>> {
+    match &node.value {
+        Value::Text(word) if word == "off" => Ok(None),
+        _ => span(node, kind).map(Some),
+    }
 }
 
 fn too(written: String, small: bool) -> String {
@@ -233,27 +270,38 @@ pub(super) fn patterns(node: &Node, kind: &Kind) -> Checked<Vec<DomainPattern>> 
 /// [`Kind::NextHop`].
 pub(super) fn next_hop(node: &Node, _: &Kind) -> Checked<NextHop> {
     match &node.value {
+        Value::Text(word) if word == "mx" => return Ok(NextHop::Mx),
         Value::Text(word) if word == "discard" => return Ok(NextHop::Discard),
         Value::Text(word) if word == "reject" => return Ok(NextHop::Reject),
         _ => {}
     }
-    let hosts = each(node, "hosts or a word", |item| {
-        if let Value::Text(word) = &item.value {
-            match word.as_str() {
-                "discard" | "reject" => return fault(item, format!("{word:?} stands alone")),
-                "mx" => return fault(item, "\"mx\" is not supported by this version"),
-                _ => {}
-            }
-        }
-        let host = address(item)?;
-        if host.port() == 0 || host.ip().is_unspecified() {
-            return fault(item, format!("{host} is not an address that can be connected to"));
-        }
-        Ok(host)
+    let hosts = each(node, "hosts or a word", |item| match text(item, "a host")? {
+        word @ ("mx" | "discard" | "reject") => fault(item, format!("{word:?} stands alone")),
+        written => written.parse::<HostPort>().or_else(|problem| fault(item, problem)),
     })?;
     if hosts.is_empty() {
         return fault(node, "the list is empty");
     }
     without_repeats(node, &hosts)?;
     Ok(NextHop::Hosts(hosts))
+}
+
+/// [`Kind::Resolvers`].
+pub(super) fn resolvers(node: &Node, _: &Kind) -> Checked<Vec<SocketAddr>> {
+    let servers = each(node, "a list of addresses", |item| {
+        let written = text(item, "an address")?;
+        let server = match written.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, DNS_PORT),
+            Err(_) => address(item)?,
+        };
+        if server.port() == 0 || server.ip().is_unspecified() {
+            return fault(item, format!("{server} is not an address that can be asked"));
+        }
+        Ok(server)
+    })?;
+    if servers.len() > RESOLVERS_MAX {
+        return fault(node, format!("{} servers are too many", servers.len()));
+    }
+    without_repeats(node, &servers)?;
+    Ok(servers)
 }

@@ -5,6 +5,7 @@
 //! and in the scanner, and nowhere else.
 
 pub mod clock;
+pub mod dns;
 pub mod executor;
 pub mod memory;
 pub mod net;

@@ -3,7 +3,7 @@
 //! sweeper ends a read that has waited too long without a timer for each read.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -110,6 +110,31 @@ impl Stream {
         Ok(Stream::new(inner))
     }
 
+    /// Connects to `to` from the local address `source`, any port of it, within
+    /// `limit`.
+    ///
+    /// # Errors
+    /// Those of bind(2) and connect(2); `TimedOut` past the limit.
+    pub async fn connect_from(source: IpAddr, to: SocketAddr, limit: Duration) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        // SAFETY: the descriptor is a TCP socket that we own, given up by
+        // `into_raw_fd`, so that `inner` is its only owner.
+        let inner = unsafe { glommio::net::TcpStream::from_raw_fd(socket.into_raw_fd()) };
+        let mut stream = Stream::new(inner);
+        // A write of nothing waits for the connection, and reports its failure.
+        super::executor::within(limit, stream.inner.write(&[]))
+            .await
+            .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+        Ok(stream)
+    }
+
     /// Reads what has come, at most `buf.len()` bytes; 0 at the end.
     pub async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.inner.read(buf).await
@@ -180,5 +205,35 @@ impl Hangup {
             // gone, which is what was wanted.
             unsafe { libc::shutdown(fd, how) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::executor::run_pinned;
+
+    #[test]
+    fn connects_from_the_address_asked_for_or_says_why_not() {
+        let limit = Duration::from_secs(5);
+        run_pinned("net", None, move || async move {
+            let listener = Listener::adopt(listen("127.0.0.1:0".parse().unwrap()).unwrap());
+            let address = listener.local_addr().unwrap();
+            let source: IpAddr = "127.0.0.77".parse().unwrap();
+            let mut client = Stream::connect_from(source, address, limit).await.unwrap();
+            let (mut server, peer) = listener.accept().await.unwrap();
+            assert_eq!(peer.ip(), source);
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 1);
+            drop(listener);
+            let refused = Stream::connect_from(source, address, limit).await.err().unwrap();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            let foreign: IpAddr = "192.0.2.1".parse().unwrap();
+            let foreign = Stream::connect_from(foreign, address, limit).await.err().unwrap();
+            assert_eq!(foreign.kind(), io::ErrorKind::AddrNotAvailable);
+        })
+        .unwrap()
+        .join()
+        .unwrap();
     }
 }

@@ -28,6 +28,8 @@ use crate::io::store::{BLOCK, OpenMode, Store, StoreFile};
 
 /// First bytes of a checkpoint.
 const MAGIC: [u8; 8] = *b"RINGPIDX";
+/// Oldest format version whose checkpoints are read: their facts are the same.
+const CHECKPOINT_OLDEST: u32 = 2;
 /// Bytes before the archive.
 const HEADER: usize = 48;
 /// Where the checksum of the header lies in it.
@@ -152,7 +154,7 @@ impl Checkpoint {
             return Err("not a checkpoint, or damaged");
         }
         let word = |index: usize| read_u32(header, 8 + 4 * index);
-        if word(0) != FORMAT_VERSION {
+        if !(CHECKPOINT_OLDEST..=FORMAT_VERSION).contains(&word(0)) {
             return Err("of another format version");
         }
         if word(1) != segment || word(2) != seal.payload_seed() {

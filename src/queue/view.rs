@@ -208,6 +208,29 @@ impl<S: Store> Queue<S> {
         Ok(outcomes)
     }
 
+    /// The last outcome of one recipient, if there is one.
+    ///
+    /// # Errors
+    /// `Unknown`, `Poisoned` before it was written, `Io` or `Damaged`.
+    pub async fn last_outcome(
+        &self,
+        id: QueueId,
+        recipient: u16,
+    ) -> Result<Option<Outcome>, QueueError> {
+        let (first, last) = {
+            let state = self.0.state.borrow();
+            let entry = state.index.get(id.place).filter(|_| id.log == self.0.options.log);
+            let entry = entry.ok_or(QueueError::Unknown(id))?;
+            let known = entry.recipients().get(usize::from(recipient));
+            (entry.location(id.place).first, known.map_or(NOWHERE, |known| known.last))
+        };
+        if last == NOWHERE {
+            return Ok(None);
+        }
+        self.wait_written(last).await?;
+        self.noticing(self.0.reader.outcome(last, id.place, first, recipient).await)
+    }
+
     /// A small message whole (256 KiB at most).
     ///
     /// # Errors

@@ -96,7 +96,7 @@ impl<S: Store, H: Hooks> Receiver<S, H> {
     ) -> Self {
         let shared = Rc::new(Shared {
             settings: RefCell::new(settings(&config)),
-            routes: RefCell::new(Routes::new(&config.routes, &config.hostname)),
+            routes: RefCell::new(Routes::new(&config)),
             config: RefCell::new(config),
             shards,
             queue,
@@ -124,7 +124,7 @@ impl<S: Store, H: Hooks> Receiver<S, H> {
     /// Uses `config` for new sessions and for the next question of open ones.
     pub fn reload(&self, config: Rc<Config>) {
         *self.shared.settings.borrow_mut() = settings(&config);
-        *self.shared.routes.borrow_mut() = Routes::new(&config.routes, &config.hostname);
+        *self.shared.routes.borrow_mut() = Routes::new(&config);
         *self.shared.config.borrow_mut() = config;
     }
 

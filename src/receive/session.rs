@@ -250,14 +250,10 @@ impl<S: Store, H: Hooks> Session<S, H> {
             Verdict::Refuse(reply) | Verdict::Close(reply) => return Some(reply),
         }
         match self.shard.routes.borrow().address(recipient.text()) {
-            Destination::Site(_) | Destination::Discard => None,
+            Destination::Site(_) | Destination::Mx | Destination::Discard => None,
             Destination::Reject => {
                 let text = "mail for this domain is not accepted here";
                 Some(Reply::new(550, EnhancedCode(5, 7, 1), text))
-            }
-            Destination::Unrouted => {
-                let text = "no route to this domain";
-                Some(Reply::new(550, EnhancedCode(5, 4, 4), text))
             }
         }
     }

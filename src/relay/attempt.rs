@@ -5,6 +5,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::parcel::{Handle, Settled};
 use crate::base::{Disposition, EnhancedCode, Outcome, Reply, UnixMillis};
+use crate::policy::governor::Failure;
 
 /// Text kept for one refused recipient; `None` while only the reply to the
 /// whole transaction counts.
@@ -14,12 +15,15 @@ type Verdicts = SmallVec<[Option<Reply>; 1]>;
 pub(super) struct Attempt {
     pub(super) handle: Handle,
     verdicts: Verdicts,
+    /// See [`Settled::confirms`].
+    confirms: bool,
 }
 
 impl Attempt {
-    pub(super) fn new(handle: Handle) -> Self {
+    /// `confirms`: what was asked about reports goes along.
+    pub(super) fn new(handle: Handle, confirms: bool) -> Self {
         let verdicts = smallvec![None; handle.recipients.len()];
-        Attempt { handle, verdicts }
+        Attempt { handle, verdicts, confirms }
     }
 
     /// The recipient with this index within the handle was refused.
@@ -27,17 +31,18 @@ impl Attempt {
         self.verdicts[recipient] = Some(reply);
     }
 
-    /// The transaction is over with `reply` for those not refused before.
-    pub(super) fn finish(self, reply: &Reply, host: &str, now: UnixMillis) -> Settled {
+    /// The transaction is over for those not refused before.
+    /// `said` are its words and whose they are; `peer` is who refused the others.
+    pub(super) fn finish(self, said: &Failure, peer: &str, now: UnixMillis) -> Settled {
         let outcomes = self.handle.recipients.iter().zip(self.verdicts).map(|(index, verdict)| {
-            let (reply, of_recipient) = match verdict {
-                Some(reply) => (reply, true),
-                None => (reply.clone(), false),
+            let (reply, host, of_recipient) = match verdict {
+                Some(reply) => (reply, peer, true),
+                None => (said.reply.clone(), &*said.host, false),
             };
             outcome(&self.handle, *index, disposition(&reply, of_recipient), reply, host, now)
         });
         let outcomes = outcomes.collect();
-        Settled { handle: self.handle, outcomes }
+        Settled { handle: self.handle, outcomes, confirms: self.confirms }
     }
 }
 
@@ -53,7 +58,17 @@ pub(super) fn settle_all(
     let outcomes = indices
         .map(|index| outcome(&handle, *index, disposition, reply.clone(), host, now))
         .collect();
-    Settled { handle, outcomes }
+    Settled { handle, outcomes, confirms: false }
+}
+
+/// All recipients of `handle` wait on, without an attempt: `failure` says why.
+pub(super) fn settle_untried(handle: Handle, failure: &Failure, now: UnixMillis) -> Settled {
+    let Failure { reply, host } = failure;
+    let mut settled = settle_all(handle, Disposition::Deferred, reply, host, now);
+    for outcome in &mut settled.outcomes {
+        outcome.attempts = settled.handle.attempts;
+    }
+    settled
 }
 
 /// A reply in our own words for a deferral.
@@ -112,14 +127,18 @@ mod tests {
             attempts: 4,
             at: Location::default(),
             size: 0,
+            station: 0,
             mail: Arc::new(Mail { envelope, body: Box::default() }),
         };
         assert_eq!(handle.addresses().collect::<Vec<_>>(), ["a@x", "c@x", "d@x"]);
-        let mut attempt = Attempt::new(handle);
+        let mut attempt = Attempt::new(handle, true);
         let plain = |code| Reply { code, enhanced: None, text: String::new() };
         attempt.refused(0, plain(552));
         attempt.refused(2, plain(550));
-        let settled = attempt.finish(&plain(250), "h:25", UnixMillis(7));
+        let said = Failure::ours(plain(250));
+        let settled = attempt.finish(&said, "h:25", UnixMillis(7));
+        let hosts: Vec<_> = settled.outcomes.iter().map(|outcome| &*outcome.host).collect();
+        assert_eq!(hosts, ["h:25", "", "h:25"]);
         let seen: Vec<_> =
             settled.outcomes.iter().map(|o| (o.recipient, o.disposition, o.attempts)).collect();
         assert_eq!(
@@ -130,6 +149,7 @@ mod tests {
                 (3, Disposition::Failed, 5)
             ]
         );
+        assert!(settled.confirms);
         assert_eq!(disposition(&plain(552), false), Disposition::Failed);
         let full = Reply::new(552, EnhancedCode(5, 2, 2), "mailbox full");
         assert_eq!(disposition(&full, true), Disposition::Failed);

@@ -1,6 +1,10 @@
-//! Reports to senders (RFC 3464): when recipients have failed or expired, the
-//! report is queued and durable before the failure is recorded, so that a crash
-//! in between can report twice but never lose a message silently.
+//! Reports to senders (RFC 3464): when recipients have failed or expired, when
+//! they are late, when they were passed on to where no report comes from. The
+//! report is queued and durable before the outcome that it is about is recorded,
+//! so that a crash in between can report twice but never lose a message silently.
+//!
+//! `joining` waits for what belongs into one report, `notice` finds out who is
+//! told of a delay.
 //!
 //! Reports have the null sender; nobody is told when one of them fails
 //! (RFC 5321, section 4.5.5), but the log is.
@@ -8,26 +12,114 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::memory::Kept;
 use super::{Core, Handle};
+use crate::base::dsn::Ret;
 use crate::base::{Disposition, Envelope, Outcome, QueueId};
 use crate::io::clock;
 use crate::io::executor::spawn;
 use crate::io::store::Store;
 use crate::mail::date::rfc5322;
-use crate::mail::report::{self, Report, ReportInput};
+use crate::mail::report::{
+    self, Kind, MESSAGE_RETURNED_MAX, Report, ReportInput, Reported, Returned,
+};
 use crate::queue::QueueError;
 
 /// When a failure is tried again whose report found no room on the disk.
 const FULL_WAIT: Duration = Duration::from_secs(300);
+/// Most recipients in one report: some kilobytes each at worst.
+const RECIPIENTS_PER_REPORT: usize = 500;
+
+/// Whether an outcome is to be reported.
+enum Due {
+    No,
+    Yes,
+    /// Yes if it is the first since the message counts as late.
+    IfFirst,
+}
 
 impl<S: Store> Core<S> {
-    /// Reports `failed`, outcomes of `handle`'s message, and then records them.
-    pub(super) fn report(self: &Rc<Self>, handle: Handle, kept: Kept, failed: Vec<Outcome>) {
+    /// Records what a handle brought home, what has to be reported once its
+    /// report is durable. `confirms` is of [`super::Settled`].
+    pub(super) fn report_or_record(
+        self: &Rc<Self>,
+        handle: Handle,
+        kept: Kept,
+        outcomes: SmallVec<[Outcome; 1]>,
+        confirms: bool,
+    ) {
+        let (mut plain, mut due, mut passed_on, mut unsure) = (vec![], vec![], vec![], vec![]);
+        for outcome in outcomes {
+            let list = match self.due(&handle, &outcome, confirms) {
+                Due::No => &mut plain,
+                Due::Yes if outcome.disposition == Disposition::Delivered => &mut passed_on,
+                Due::Yes => &mut due,
+                Due::IfFirst => &mut unsure,
+            };
+            list.push(outcome);
+        }
+        let id = handle.id;
+        self.record(id, &handle.mail, plain);
+        if !unsure.is_empty() {
+            self.find_out(handle.without_body(), unsure);
+        }
+        if !passed_on.is_empty() {
+            // Not kept for company: until it is recorded, a crash delivers twice.
+            self.report(handle.without_body(), None, passed_on);
+        }
+        if due.is_empty() {
+            drop(kept);
+            self.joined(id);
+        } else {
+            self.join(handle, kept, due);
+        }
+    }
+
+    /// Whether this outcome is to be reported: RFC 3461, 5.2.2, 5.2.5 and 5.2.6.
+    fn due(&self, handle: &Handle, outcome: &Outcome, confirms: bool) -> Due {
+        let envelope = &handle.mail.envelope;
+        if envelope.sender.is_empty() {
+            return Due::No;
+        }
+        let notify = envelope.notify(usize::from(outcome.recipient));
+        let is_due = match outcome.disposition {
+            Disposition::Failed | Disposition::Expired => notify.failure,
+            Disposition::Delivered => notify.success && !confirms,
+            Disposition::Dropped => false,
+            Disposition::Deferred => {
+                if !notify.delay || !self.notice_due(envelope.arrival(), outcome.at, None) {
+                    return Due::No;
+                }
+                return Due::IfFirst;
+            }
+        };
+        if is_due { Due::Yes } else { Due::No }
+    }
+
+    /// Reports `outcomes` of `handle`'s message, and then records them. What an
+    /// operator has dropped meanwhile nobody wants to hear of.
+    pub(super) fn report(
+        self: &Rc<Self>,
+        handle: Handle,
+        kept: Option<Kept>,
+        outcomes: Vec<Outcome>,
+    ) {
+        let outcomes = self.still_queued(handle.id, outcomes);
+        if outcomes.is_empty() {
+            return;
+        }
         self.reports.set(self.reports.get() + 1);
         let core = Rc::clone(self);
         spawn(async move {
-            core.report_then_record(&handle, failed).await;
+            for kind in [Kind::Failed, Kind::Delayed, Kind::Relayed] {
+                let of_kind = outcomes.iter().filter(|outcome| kind_of(outcome) == kind).cloned();
+                let of_kind: Vec<_> = of_kind.collect();
+                for part in of_kind.chunks(RECIPIENTS_PER_REPORT) {
+                    core.report_then_record(&handle, kind, part.to_vec()).await;
+                }
+            }
             drop(kept);
             core.reports.set(core.reports.get() - 1);
             core.check_drained();
@@ -35,9 +127,25 @@ impl<S: Store> Core<S> {
         .detach();
     }
 
-    async fn report_then_record(self: &Rc<Self>, handle: &Handle, mut failed: Vec<Outcome>) {
+    /// Those outcomes whose recipients are still queued.
+    fn still_queued(&self, id: QueueId, mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
+        let message = self.log(id).and_then(|queue| queue.message(id));
+        let recipients = message.map(|message| message.recipients).unwrap_or_default();
+        let queued = |outcome: &Outcome| {
+            recipients.binary_search_by_key(&outcome.recipient, |left| left.recipient).is_ok()
+        };
+        outcomes.retain(queued);
+        outcomes
+    }
+
+    async fn report_then_record(
+        self: &Rc<Self>,
+        handle: &Handle,
+        kind: Kind,
+        mut outcomes: Vec<Outcome>,
+    ) {
         let original = &handle.mail.envelope;
-        let Report { body, body_type, smtputf8 } = self.build(handle, &failed).await;
+        let Report { body, body_type, smtputf8 } = self.build(handle, kind, &outcomes).await;
         let envelope = Envelope {
             recipients: vec![original.sender.clone()],
             arrival_ms: clock::wall().0,
@@ -49,17 +157,18 @@ impl<S: Store> Core<S> {
             Ok((report, trace)) => {
                 self.counters.borrow_mut().reports_queued += 1;
                 self.events.reported(report, &envelope, handle.id);
-                self.record(handle.id, &handle.mail, failed);
+                self.record(handle.id, &handle.mail, outcomes);
                 let size = (trace.len() + body.len()) as u64;
                 self.accepted(report, envelope, (&trace, Some(&body)), None, size);
             }
             Err(QueueError::Full { .. }) => {
                 let again = clock::wall().plus(FULL_WAIT);
-                for outcome in &mut failed {
+                // What was delivered stays so, and what is late may be told late.
+                for outcome in outcomes.iter_mut().filter(|_| kind == Kind::Failed) {
                     outcome.disposition = Disposition::Deferred;
                     outcome.next_attempt = again;
                 }
-                self.record(handle.id, &handle.mail, failed);
+                self.record(handle.id, &handle.mail, outcomes);
             }
             Err(error) => self.halt(self.own_log().0, &error),
         }
@@ -87,23 +196,76 @@ impl<S: Store> Core<S> {
         Ok((id, trace))
     }
 
-    async fn build(&self, handle: &Handle, failed: &[Outcome]) -> Report {
-        let original = &handle.mail.envelope;
-        let header = self.header(handle).await;
-        let address = |outcome: &Outcome| &*original.recipients[usize::from(outcome.recipient)];
-        let recipients: Vec<(&str, &Outcome)> =
-            failed.iter().map(|outcome| (address(outcome), outcome)).collect();
-        let (host, now) = (self.config().hostname.clone(), clock::wall());
-        let queue_id = handle.id.to_string();
+    async fn build(&self, handle: &Handle, kind: Kind, outcomes: &[Outcome]) -> Report {
+        let envelope = &handle.mail.envelope;
+        let (original, returned) = self.to_return(handle, kind).await;
+        let recipients: Vec<_> = outcomes
+            .iter()
+            .map(|outcome| {
+                let index = usize::from(outcome.recipient);
+                let asked = envelope.recipient_dsn(index);
+                let orcpt = asked.and_then(|asked| asked.orcpt.as_deref());
+                Reported { address: &envelope.recipients[index], orcpt, outcome }
+            })
+            .collect();
+        let (host, expire) = {
+            let config = self.config();
+            (config.hostname.clone(), config.queue.expire)
+        };
+        let (queue_id, now) = (handle.id.to_string(), clock::wall());
+        // Several may be made of one message within a millisecond.
+        let number = outcomes.first().map_or(0, |outcome| outcome.recipient);
         report::build(&ReportInput {
+            kind,
             host: &host,
-            sender: &original.sender,
+            sender: &envelope.sender,
+            envid: envelope.dsn.as_ref().and_then(|dsn| dsn.envid.as_deref()),
             queue_id: &queue_id,
-            arrival: original.arrival(),
+            arrival: envelope.arrival(),
+            retry_until: envelope.arrival().plus(expire),
             recipients: &recipients,
-            original: &header,
+            original: &original,
+            returned,
             now,
-            seed: &format!("{queue_id}{}", now.0),
+            seed: &format!("{queue_id}{}r{number}", now.0),
         })
+    }
+
+    /// What the report returns of the message: all of it only if it is about a
+    /// failure, that was asked for, and it is not too long.
+    async fn to_return(&self, handle: &Handle, kind: Kind) -> (Vec<u8>, Returned) {
+        let ret = handle.mail.envelope.dsn.as_ref().and_then(|dsn| dsn.ret);
+        if kind != Kind::Failed || ret != Some(Ret::Full) {
+            return (self.header(handle).await, Returned::Header);
+        }
+        if handle.size > MESSAGE_RETURNED_MAX as u64 {
+            return (self.header(handle).await, Returned::TooLong);
+        }
+        match self.whole(handle).await {
+            Some(body) => (body, Returned::Whole),
+            None => (self.header(handle).await, Returned::Header),
+        }
+    }
+
+    /// A whole body of moderate size; `None` if it cannot be read.
+    async fn whole(&self, handle: &Handle) -> Option<Vec<u8>> {
+        if let Some(body) = handle.body() {
+            return Some(body.to_vec());
+        }
+        let mut whole = Vec::with_capacity(handle.size as usize);
+        let mut body = self.open_body(handle).await.ok()?;
+        while let Some(part) = body.next().await.ok()? {
+            part.with(|bytes| whole.extend_from_slice(bytes))?;
+        }
+        Some(whole)
+    }
+}
+
+/// What a report about an outcome is.
+fn kind_of(outcome: &Outcome) -> Kind {
+    match outcome.disposition {
+        Disposition::Deferred => Kind::Delayed,
+        Disposition::Delivered => Kind::Relayed,
+        Disposition::Failed | Disposition::Expired | Disposition::Dropped => Kind::Failed,
     }
 }

@@ -14,18 +14,20 @@ use std::sync::Arc;
 
 use super::attempt::{Attempt, settle_all, trouble};
 use super::body::LogBody;
-use super::lane::{Failure, Lane};
 use super::parcel::Handle;
+use super::reach::{Search, Target, Unreachable};
+use super::station::Station;
 use super::wire::{OUT_KEPT, Wire};
 use super::{Core, IDLE_MAX};
 use crate::base::limits::client_timeout;
-use crate::base::{Disposition, EnhancedCode};
+use crate::base::{Disposition, EnhancedCode, Reply};
 use crate::io::clock;
 use crate::io::executor::within;
 use crate::io::net::Stream;
 use crate::io::store::Store;
 use crate::io::watch::Interrupt;
-use crate::proto::smtp::client::{Client, Event, Phase, Transaction};
+use crate::policy::governor::Failure;
+use crate::proto::smtp::client::{Client, Event, Phase, Recipient, Transaction};
 use crate::queue::QueueError;
 
 /// Bodies up to this many bytes are copied behind the commands, so that one
@@ -47,7 +49,8 @@ struct Flight<S: Store> {
 /// An open connection.
 struct Connection<S: Store> {
     core: Rc<Core<S>>,
-    lane: Rc<Lane>,
+    station: Rc<Station>,
+    target: Target,
     wire: Wire,
     /// The transaction whose replies are awaited, and the one behind it.
     current: Option<Flight<S>>,
@@ -57,54 +60,80 @@ struct Connection<S: Store> {
     finished: u32,
     /// The 421 that ended the last transaction.
     farewell: Option<Failure>,
+    /// It was told to make way for another lane, which counts on that.
+    yields: bool,
 }
 
-/// Opens a connection to the first host of the lane's site that takes one,
-/// delivers what the lane has, and closes it.
-pub(super) async fn run<S: Store>(core: Rc<Core<S>>, lane: Rc<Lane>) {
-    let mut failure = None;
-    for host in &lane.site.hosts {
-        match open(&core, &lane, *host).await {
+/// Opens a connection to the first host of the site that takes one, delivers
+/// what the lane has, and closes it.
+pub(super) async fn run<S: Store>(core: Rc<Core<S>>, station: Rc<Station>) {
+    let mut search = Search::new(Rc::clone(&core), Rc::clone(&station));
+    loop {
+        let (stream, target) = match search.next().await {
+            Ok(found) => found,
+            Err(unreachable) => return give_up(&core, &station, unreachable),
+        };
+        match greet(&core, &station, stream, &target).await {
             Ok(connection) => {
-                lane.connected();
+                station.hosts.borrow_mut().worked(target.address);
+                station.lane.connected(clock::monotonic());
                 core.connections.set(core.connections.get() + 1);
                 connection.deliver().await;
                 core.connections.set(core.connections.get() - 1);
                 core.check_drained();
                 return;
             }
-            Err(why) => failure = Some(why),
+            Err(why) => search.failed(&target, why),
         }
     }
-    let failure = failure.expect("a site has a host");
-    let waiting = lane.connect_failed(failure.clone(), clock::wall());
-    core.defer_all(waiting, &failure);
-    core.kick(&lane);
 }
 
-/// Connects to one host and gets through greeting and EHLO.
-async fn open<S: Store>(
+/// No host of the site could be reached. The message that has waited longest
+/// has had its attempt; the others wait for a better time, if there is one.
+fn give_up<S: Store>(core: &Rc<Core<S>>, station: &Rc<Station>, unreachable: Unreachable) {
+    let lane = &station.lane;
+    let (failure, disposition) = match unreachable {
+        Unreachable::Now(failure) => (failure, Disposition::Deferred),
+        Unreachable::Ever(reply) => (Failure::ours(reply), Disposition::Failed),
+    };
+    let (now, wall) = (clock::monotonic(), clock::wall());
+    let mut waiting = if disposition == Disposition::Failed {
+        lane.unreachable(now)
+    } else {
+        lane.connect_failed(failure.clone(), now)
+    };
+    let others = match disposition {
+        Disposition::Failed => Vec::new(),
+        _ => waiting.split_off(waiting.len().min(1)),
+    };
+    for handle in waiting {
+        core.settled(settle_all(handle, disposition, &failure.reply, &failure.host, wall));
+    }
+    others.into_iter().for_each(|handle| core.release(handle));
+    core.kick(station);
+}
+
+/// Gets through greeting and EHLO.
+async fn greet<S: Store>(
     core: &Rc<Core<S>>,
-    lane: &Rc<Lane>,
-    host: std::net::SocketAddr,
+    station: &Rc<Station>,
+    stream: Stream,
+    target: &Target,
 ) -> Result<Connection<S>, Failure> {
-    let limit = core.config().delivery.connect_timeout;
-    let stream = Stream::connect(host, limit).await.map_err(|error| {
-        core.counters.borrow_mut().outbound_connect_failures += 1;
-        Failure::ours(trouble(EnhancedCode(4, 4, 1), format!("connect to {host}: {error}")))
-    })?;
     core.counters.borrow_mut().outbound_connections += 1;
     let guard = core.watch.guard(stream.hangup());
     let client = Client::new(&core.config().hostname);
     let mut connection = Connection {
         core: Rc::clone(core),
-        lane: Rc::clone(lane),
-        wire: Wire::new(stream, guard, host, client),
+        station: Rc::clone(station),
+        target: target.clone(),
+        wire: Wire::new(stream, guard, target.label(), client),
         current: None,
         next: None,
         begun: 0,
         finished: 0,
         farewell: None,
+        yields: false,
     };
     match connection.wire.event().await {
         Ok(Event::Ready) => Ok(connection),
@@ -120,7 +149,10 @@ impl<S: Store> Connection<S> {
     /// Delivers until the lane has no more, the connection has had its share
     /// of messages, or something fails.
     async fn deliver(mut self) {
-        self.core.kick(&self.lane);
+        // What waits may be one message: further connections are for what is
+        // left when that has been taken.
+        self.begin_next().await;
+        self.core.kick(&self.station);
         let why = loop {
             if self.wire.client.may_begin() {
                 self.begin_next().await;
@@ -147,17 +179,28 @@ impl<S: Store> Connection<S> {
 
     /// Begins the next transaction if there is one to begin.
     async fn begin_next(&mut self) {
-        let most = self.core.config().delivery.messages_per_connection;
-        while self.begun < most && !self.core.stopping() {
+        let station = Rc::clone(&self.station);
+        while self.may_go_on() {
+            let now = clock::monotonic();
             let handle = match self.current {
-                None => self.lane.take(),
-                Some(_) => self.lane.take_ahead(),
+                None => station.lane.take(now),
+                Some(_) => station.lane.take_ahead(now),
             };
             let Some(handle) = handle else { break };
             if self.begin(handle).await {
                 break;
             }
         }
+    }
+
+    /// True unless the connection has had its share, another lane needs it, or
+    /// the server is ending.
+    fn may_go_on(&mut self) -> bool {
+        if self.begun >= self.station.messages_per_connection() || self.core.stopping() {
+            return false;
+        }
+        self.yields = self.yields || (self.begun > 0 && self.station.lane.must_yield());
+        !self.yields
     }
 
     /// Begins a transaction; false when the server cannot take the message or
@@ -175,13 +218,15 @@ impl<S: Store> Connection<S> {
         };
         let needs = self.core.needs(&handle, self.wire.client.offer()).await;
         let begun = {
+            let envelope = &handle.mail.envelope;
             let transaction = Transaction {
-                sender: &handle.mail.envelope.sender,
-                size: handle.size,
                 eight_bit: needs.eight_bit,
                 smtputf8: needs.smtputf8,
+                ..Transaction::of(envelope, handle.size)
             };
-            self.wire.client.begin(&transaction, handle.addresses(), &mut self.wire.out)
+            let recipients = handle.recipients.iter();
+            let recipients = recipients.map(|index| Recipient::of(envelope, usize::from(*index)));
+            self.wire.client.begin(&transaction, recipients, &mut self.wire.out)
         };
         if let Err(unsupported) = begun {
             let reply = unsupported.reply();
@@ -192,7 +237,8 @@ impl<S: Store> Connection<S> {
         }
         self.begun += 1;
         self.count_attempt(&body);
-        let flight = Some(Flight { attempt: Attempt::new(handle), body });
+        let confirms = self.wire.client.offer().dsn;
+        let flight = Some(Flight { attempt: Attempt::new(handle, confirms), body });
         if self.current.is_none() {
             self.current = flight;
         } else {
@@ -248,14 +294,18 @@ impl<S: Store> Connection<S> {
             Event::Finished => {
                 let flight = self.current.take().expect("a transaction was under way");
                 self.current = self.next.take();
-                let reply = self.wire.client.reply();
-                if reply.code == 421 {
-                    self.farewell = Some(self.wire.peer_said());
+                let said = self.wire.peer_said();
+                if said.reply.code == 421 {
+                    self.farewell = Some(said.clone());
                 } else {
                     self.finished += 1;
-                    self.lane.fruitful();
+                    let now = clock::monotonic();
+                    self.station.lane.finished(now);
+                    if asks_for_less(&said.reply) {
+                        self.station.lane.slow_down(now);
+                    }
                 }
-                let settled = flight.attempt.finish(&reply, &self.wire.host, clock::wall());
+                let settled = flight.attempt.finish(&said, &self.wire.host, clock::wall());
                 self.core.settled(settled);
             }
             Event::NeedInput | Event::Ready | Event::SendBody | Event::Closed(_) => {
@@ -274,13 +324,17 @@ impl<S: Store> Connection<S> {
 
     /// Waits for the lane to have more; false when the connection shall close.
     async fn idle(&mut self) -> bool {
-        let most = self.core.config().delivery.messages_per_connection;
-        if !self.wire.client.may_begin() || self.begun >= most || self.core.stopping() {
+        if !self.wire.client.may_begin() || !self.may_go_on() {
             return false;
         }
-        let idle = self.lane.idle(clock::wall());
+        let station = Rc::clone(&self.station);
+        let idle = station.lane.idle(clock::monotonic());
+        // Something may have come between the last look and now; and when the
+        // next message may go is asked for here.
+        self.core.kick(&station);
         idle.signal.wait().await;
-        !self.core.stopping() && (!idle.is_expired() || self.lane.has_queued())
+        let has_work = || station.lane.has_work(clock::monotonic(), IDLE_MAX);
+        !self.core.stopping() && (!idle.is_expired() || has_work())
     }
 
     /// Says goodbye and waits a moment for the answer.
@@ -297,7 +351,7 @@ impl<S: Store> Connection<S> {
     fn end(mut self, why: Option<Failure>) {
         let now = clock::wall();
         if let Some(flight) = self.next.take() {
-            self.lane.put_back(flight.attempt.handle);
+            self.station.lane.put_back(flight.attempt.handle);
         }
         let before_mail = matches!(self.wire.client.phase(), Phase::Mail | Phase::Reset);
         let cut = self.wire.interrupted() == Some(Interrupt::Cut);
@@ -305,25 +359,41 @@ impl<S: Store> Connection<S> {
             (None, _) => {}
             // Nothing is held against the message: it is tried again at once.
             (Some(flight), _) if cut || (before_mail && self.finished > 0) => {
-                self.lane.put_back(flight.attempt.handle);
+                self.station.lane.put_back(flight.attempt.handle);
             }
             (Some(flight), Some(failure)) => {
-                let settled = flight.attempt.finish(&failure.reply, &failure.host, now);
+                let settled = flight.attempt.finish(failure, &self.wire.host, now);
                 self.core.settled(settled);
             }
             (Some(_), None) => unreachable!("only an idle connection ends without a reason"),
         }
         let fruitful = self.finished > 0 || self.wire.refused_early;
-        let fruitless = why.filter(|_| !fruitful && !cut);
-        let waiting = self.lane.closed(fruitless.clone(), now);
-        if let Some(failure) = fruitless {
-            self.core.defer_all(waiting, &failure);
+        let steady_now = clock::monotonic();
+        // One that was closed between messages may have been idle for too long.
+        if self.finished > 0 && why.is_some() && !cut && !before_mail {
+            self.station.lane.slow_down(steady_now);
         }
+        let fruitless = why.filter(|_| !fruitful && !cut);
+        if fruitless.is_some() {
+            self.station.hosts.borrow_mut().failed(self.target.address, steady_now);
+        }
+        let waiting = self.station.lane.closed(fruitless, steady_now);
+        waiting.into_iter().for_each(|handle| self.core.release(handle));
         if self.core.stopping() {
             self.core.purge(|_| true);
         }
-        self.core.kick(&self.lane);
+        self.core.kick(&self.station);
     }
+}
+
+/// True for the replies of a host that gets more than it wants: its policy
+/// (4.7.x) or its load (4.3.2, 4.4.5) stands against the message, for now.
+fn asks_for_less(reply: &Reply) -> bool {
+    reply.code / 100 == 4
+        && matches!(
+            reply.enhanced,
+            Some(EnhancedCode(4, 7, _) | EnhancedCode(4, 3, 2) | EnhancedCode(4, 4, 5))
+        )
 }
 
 /// Sends a body part by part. A part that the server does not take in good time

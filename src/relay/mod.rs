@@ -1,12 +1,15 @@
 //! Relaying: from a message that is durable to an outcome that is.
 //!
 //! One [`Relay`] a shard, in two roles. As *origin* it owns the schedule of the
-//! messages in this shard's logs: it routes recipients, gives out handles, makes
-//! the retry schedule from what comes back, sends reports and records outcomes
-//! (`origin`, `settle`, `bounce`). As *lane* it delivers what any shard has for
-//! the sites whose lanes lie here (`lane`, `connection`, `wire`, `attempt`);
-//! `body` reads what it sends from the log, within the budget of `memory`. Where a
-//! site has a lane on every core both are the same shard and nothing crosses.
+//! messages in this shard's logs: it routes recipients (`origin`, by DNS in
+//! `directory`), gives out handles as far as their sites have room and has the
+//! others wait (`waiting`, `outflow`), reads what is due (`due`), makes the retry
+//! schedule from what comes back, sends reports and records outcomes (`settle`,
+//! `bounce`, `joining`, `notice`). As *lane* it delivers what any shard has for the sites whose lanes
+//! lie here (`lane`, `reach`, `connection`, `wire`, `attempt`); `body` reads what
+//! it sends from the log, within the budget of `memory`. A `station` is one site
+//! in both roles; what all shards share about it is its account (`accounts`).
+//! Where a site has a lane on every core nothing crosses.
 //!
 //! Called by `shard`: [`Relay::accepted`] after each commit, [`Relay::receive`]
 //! for parcels of other shards, [`Relay::drain`] at the end.
@@ -16,43 +19,62 @@
 //!   that recipient exists; every handle comes back once;
 //! * a failure is recorded only after the report about it is durable;
 //! * memory is bounded: bodies by [`BODY_MEMORY_MAX`], handles by [`OUT_MAX`];
-//!   what is past that waits in the log.
+//!   what is past that waits in the log;
+//! * what waits for a site is not looked at before its turn.
 
+mod accounts;
 mod attempt;
 mod body;
 mod bounce;
 mod connection;
+mod directory;
+mod due;
+mod explain;
+mod joining;
 mod lane;
 mod memory;
+mod notice;
 mod origin;
+mod outflow;
 mod parcel;
+mod reach;
 mod settle;
+mod station;
 #[cfg(test)]
 mod tests;
+mod tick;
+mod waiting;
 mod wire;
 
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::counters::SharedCounters;
 use crate::base::envelope::SharedMail;
-use crate::base::{Envelope, Outcome, Place, QueueId, ShardId, UnixMillis};
+use crate::base::{Envelope, Outcome, Place, QueueId, ShardId};
 use crate::config::Config;
 use crate::io::clock;
-use crate::io::executor::{sleep, spawn};
+use crate::io::dns::{DnsOptions, Resolver};
+use crate::io::executor::spawn;
 use crate::io::signal::Signal;
 use crate::io::store::Store;
 use crate::io::watch::Watch;
-use crate::policy::route::{Lanes, Routes, Site};
+use crate::policy::route::{Routes, Site};
 use crate::queue::{Queue, Reader};
 
-use lane::{Kick, Lane};
+pub use accounts::Accounts;
+use directory::Directory;
+pub use directory::{Decision, decide};
+pub use explain::{SiteState, SiteTotals, Standing, Way};
+use joining::Joining;
+use lane::Kick;
 pub use memory::BODY_MEMORY_MAX;
 use memory::Memory;
 pub use parcel::{Events, Handle, Mesh, Parcel, Settled};
+use station::{Station, Stations};
 
 /// Handles that a shard has out; further messages wait in the log.
 pub const OUT_MAX: usize = 20_000;
@@ -60,23 +82,8 @@ pub const OUT_MAX: usize = 20_000;
 const RECIPIENTS_PER_HANDLE: usize = crate::base::limits::RECIPIENTS_MIN;
 /// How long a connection is kept without work.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// How often retries and idle connections are looked at.
-const TICK: Duration = Duration::from_millis(250);
-
-/// A destination as this shard delivers to it.
-#[derive(Clone, Debug)]
-pub struct SiteState {
-    /// Its name: the list of next hops.
-    pub site: String,
-    /// Handles waiting.
-    pub queued: u64,
-    /// Open connections.
-    pub connections: u64,
-    /// Until when it is left alone after a failure, if it is.
-    pub back_off_until: Option<UnixMillis>,
-    /// The last failure, in words.
-    pub last_failure: Option<String>,
-}
+/// How often the schedule, sites and idle connections are looked at.
+pub const TICK: Duration = Duration::from_millis(250);
 
 /// What a shard gives to its relay.
 pub struct Parts<S: Store> {
@@ -88,6 +95,12 @@ pub struct Parts<S: Store> {
     pub stores: Box<dyn Fn(ShardId) -> S>,
     /// The way to the other shards.
     pub mesh: Box<dyn Mesh>,
+    /// What all shards share about sites.
+    pub accounts: Arc<Accounts>,
+    /// Who knows where mail for a domain goes.
+    pub resolver: Resolver,
+    /// How often the schedule and the sites are looked at: [`TICK`].
+    pub tick: Duration,
     /// Who wants to hear of outcomes.
     pub events: Box<dyn Events>,
     /// The shard's counters.
@@ -98,14 +111,12 @@ pub struct Parts<S: Store> {
 struct Settings {
     config: Arc<Config>,
     routes: Routes,
-    lanes: Lanes,
 }
 
 impl Settings {
-    fn new(config: Arc<Config>, shards: u16) -> Self {
-        let routes = Routes::new(&config.routes, &config.hostname);
-        let lanes = Lanes { shards, connections: config.delivery.connections_per_site };
-        Settings { config, routes, lanes }
+    fn new(config: Arc<Config>) -> Self {
+        let routes = Routes::new(&config);
+        Settings { config, routes }
     }
 }
 
@@ -127,17 +138,34 @@ struct Core<S: Store> {
     events: Box<dyn Events>,
     counters: SharedCounters,
     watch: Watch,
-    lanes: RefCell<HashMap<Arc<Site>, Rc<Lane>>>,
+    directory: Directory,
+    stations: RefCell<Stations>,
+    /// Stations that have room for some of what waits for them.
+    to_refill: RefCell<VecDeque<Rc<Station>>>,
+    refill: Signal,
+    /// Stations whose mail an operator wants to be tried now.
+    hurried: RefCell<Vec<Rc<Station>>>,
+    /// The schedule is to be looked at before its next tick.
+    urgent: Signal,
     outboxes: RefCell<Vec<Outbox>>,
     post: Signal,
-    /// Handles out, reports being made, and established connections; a drain
-    /// waits for all three.
+    tick: Duration,
+    random: Cell<u64>,
+    /// Handles out, messages whose domains are being looked up, batches being
+    /// read from the log, reports being made, and established connections; a drain
+    /// waits for all of them.
     out: Cell<usize>,
+    resolving: Cell<usize>,
+    reading: Cell<usize>,
     reports: Cell<usize>,
     connections: Cell<usize>,
     memory: Rc<Memory>,
     draining: Cell<bool>,
     drained: Signal,
+    /// Failures and delays that wait for others of their messages.
+    joining: Joining,
+    /// Deferrals of late messages, whose senders may have to be told.
+    unsure: RefCell<VecDeque<(Handle, Vec<Outcome>)>>,
     /// Outcomes that found no room on the disk.
     unrecorded: RefCell<Vec<(QueueId, SharedMail, Vec<Outcome>)>>,
     /// Own logs that have failed.
@@ -159,23 +187,34 @@ impl<S: Store> Relay<S> {
         let shards = parts.mesh.shards();
         let outboxes = (0..shards).map(|_| Outbox::default()).collect();
         Relay(Rc::new(Core {
-            settings: RefCell::new(Rc::new(Settings::new(parts.config, shards))),
+            settings: RefCell::new(Rc::new(Settings::new(parts.config))),
             logs: parts.logs,
             stores: parts.stores,
             readers: RefCell::default(),
+            directory: Directory::new(parts.resolver),
+            stations: RefCell::new(Stations::new(parts.mesh.me(), parts.accounts)),
+            to_refill: RefCell::default(),
+            refill: Signal::default(),
+            hurried: RefCell::default(),
+            urgent: Signal::default(),
+            tick: parts.tick,
+            random: Cell::new(clock::wall().0 << 16 | u64::from(parts.mesh.me().0) << 1 | 1),
             mesh: parts.mesh,
             events: parts.events,
             counters: parts.counters,
             watch: Watch::default(),
-            lanes: RefCell::default(),
             outboxes: RefCell::new(outboxes),
             post: Signal::default(),
             out: Cell::new(0),
+            resolving: Cell::new(0),
+            reading: Cell::new(0),
             reports: Cell::new(0),
             connections: Cell::new(0),
             memory: Memory::new(BODY_MEMORY_MAX),
             draining: Cell::new(false),
             drained: Signal::default(),
+            joining: Joining::default(),
+            unsure: RefCell::default(),
             unrecorded: RefCell::default(),
             halted: RefCell::default(),
         }))
@@ -186,7 +225,9 @@ impl<S: Store> Relay<S> {
     pub fn start(&self) {
         spawn(self.0.watch.clone().run()).detach();
         spawn(Rc::clone(&self.0).run_post()).detach();
-        spawn(Rc::clone(&self.0).run_retries()).detach();
+        spawn(Rc::clone(&self.0).run_refills()).detach();
+        spawn(Rc::clone(&self.0).run_schedule()).detach();
+        spawn(Rc::clone(&self.0).run_ticks()).detach();
     }
 
     /// A message is durable: deliver it. Its recipients are *out* in the log's
@@ -208,9 +249,9 @@ impl<S: Store> Relay<S> {
         match parcel {
             Parcel::Deliver(batches) => {
                 for (site, handles) in batches {
-                    let lane = self.0.lane(&site);
+                    let station = self.0.stations.borrow_mut().of(&site);
                     for handle in handles {
-                        self.0.push(&lane, handle);
+                        self.0.push(&station, handle);
                     }
                 }
             }
@@ -226,11 +267,18 @@ impl<S: Store> Relay<S> {
     /// Uses this configuration from now on. What is under way goes where it was
     /// going.
     pub fn reload(&self, config: Arc<Config>) {
-        let settings = Rc::new(Settings::new(config, self.0.mesh.shards()));
-        for (site, lane) in self.0.lanes.borrow().iter() {
-            lane.set_share(settings.lanes.share(site, self.0.mesh.me().0));
+        self.0.directory.resolver().reload(DnsOptions::from(&config.dns));
+        self.0.settings.replace(Rc::new(Settings::new(config)));
+        self.0.directory.clear();
+        self.0.stations.borrow_mut().follow(&self.0.settings().routes);
+        // What waits may go now, or go elsewhere: even from a site that is down.
+        for station in self.0.stations.borrow().all() {
+            if station.account.closed_for(clock::monotonic()).is_some() {
+                station.account.with(|governor| governor.lift());
+            }
+            self.0.kick(&station);
+            self.0.refill_soon(&station);
         }
-        self.0.settings.replace(settings);
     }
 
     /// Gives out nothing more, lets the transactions under way finish, and
@@ -240,8 +288,9 @@ impl<S: Store> Relay<S> {
     pub async fn drain(&self) {
         self.0.draining.set(true);
         self.0.purge(|_| true);
-        for lane in self.0.lanes.borrow().values() {
-            lane.wake_idle(UnixMillis(u64::MAX));
+        self.0.report_all();
+        for station in self.0.stations.borrow().all() {
+            station.lane.wake_idle(clock::monotonic(), Duration::ZERO);
         }
         while !self.0.is_quiet() {
             self.0.drained.wait().await;
@@ -252,15 +301,6 @@ impl<S: Store> Relay<S> {
     /// server that had it may get it again.
     pub fn cut(&self) {
         self.0.watch.cut_all();
-    }
-
-    /// The destinations that this shard delivers to.
-    pub fn sites(&self) -> Vec<SiteState> {
-        let now = clock::wall();
-        let lanes = self.0.lanes.borrow();
-        let mut states: Vec<_> = lanes.values().map(|lane| lane.figures(now)).collect();
-        states.sort_by(|a, b| a.site.cmp(&b.site));
-        states
     }
 
     /// Bytes of bodies in memory: kept for first attempts, or read from the log
@@ -300,43 +340,48 @@ impl<S: Store> Core<S> {
         self.logs.iter().find(|(log, _)| *log == me).expect("a shard has a log of its own")
     }
 
-    /// The lane of a site.
-    fn lane(&self, site: &Arc<Site>) -> Rc<Lane> {
-        if let Some(lane) = self.lanes.borrow().get(site) {
-            return Rc::clone(lane);
-        }
-        let share = self.settings.borrow().lanes.share(site, self.mesh.me().0);
-        let lane = Rc::new(Lane::new(Arc::clone(site), share));
-        self.lanes.borrow_mut().insert(Arc::clone(site), Rc::clone(&lane));
-        lane
-    }
-
     /// Queues a handle at its lane.
-    fn push(self: &Rc<Self>, lane: &Rc<Lane>, handle: Handle) {
+    fn push(self: &Rc<Self>, station: &Rc<Station>, handle: Handle) {
         if self.stopping() {
             self.release(handle);
             return;
         }
-        match lane.push(handle, clock::wall()) {
-            Ok(kick) => self.open(lane, kick),
-            Err(refused) => {
-                let (handle, failure) = *refused;
-                self.defer_all(vec![handle], &failure);
-            }
-        }
+        let kick = station.lane.push(handle, clock::monotonic());
+        self.act(station, kick);
     }
 
     /// Opens a connection if the lane needs one.
-    fn kick(self: &Rc<Self>, lane: &Rc<Lane>) {
+    fn kick(self: &Rc<Self>, station: &Rc<Station>) {
         if !self.stopping() {
-            let kick = lane.kick(clock::wall());
-            self.open(lane, kick);
+            let kick = station.lane.kick(clock::monotonic());
+            self.act(station, kick);
         }
     }
 
-    fn open(self: &Rc<Self>, lane: &Rc<Lane>, kick: Kick) {
-        if kick == Kick::Open {
-            spawn(connection::run(Rc::clone(self), Rc::clone(lane))).detach();
+    fn act(self: &Rc<Self>, station: &Rc<Station>, kick: Kick) {
+        let (core, station) = (Rc::clone(self), Rc::clone(station));
+        match kick {
+            Kick::Wait => {}
+            Kick::Open => spawn(connection::run(core, station)).detach(),
+            Kick::Pace(at) => spawn(async move {
+                reach::sleep_until(at).await;
+                station.lane.paced(at);
+                core.kick(&station);
+            })
+            .detach(),
+        }
+    }
+
+    /// Puts `items` into a random order.
+    fn shuffle<T>(&self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            // Xorshift: the order is nobody's secret.
+            let mut random = self.random.get();
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            self.random.set(random);
+            items.swap(last, (random % (last as u64 + 1)) as usize);
         }
     }
 
@@ -363,26 +408,11 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Looks at retries and idle connections until the drain.
-    async fn run_retries(self: Rc<Self>) {
-        while !self.stopping() {
-            self.record_again();
-            self.give_out_due().await;
-            let now = clock::wall();
-            let idle_since = UnixMillis(now.0.saturating_sub(IDLE_MAX.as_millis() as u64));
-            self.lanes.borrow_mut().retain(|site, lane| {
-                lane.wake_idle(idle_since);
-                !lane.is_forgettable(now) || self.settings.borrow().routes.leads_to(site)
-            });
-            sleep(TICK).await;
-        }
-    }
-
     /// Sends home untouched what waits of these logs.
     fn purge(self: &Rc<Self>, of_log: impl Fn(ShardId) -> bool) {
-        let lanes: Vec<_> = self.lanes.borrow().values().map(Rc::clone).collect();
-        for lane in lanes {
-            for handle in lane.purge(&of_log) {
+        let stations = self.stations.borrow().all();
+        for station in stations {
+            for handle in station.lane.purge(&of_log) {
                 self.release(handle);
             }
         }
@@ -391,7 +421,10 @@ impl<S: Store> Core<S> {
     fn is_quiet(&self) -> bool {
         let posted = |outbox: &Outbox| outbox.deliver.is_empty() && outbox.settled.is_empty();
         self.out.get() == 0
+            && self.resolving.get() == 0
+            && self.reading.get() == 0
             && self.reports.get() == 0
+            && self.joining.is_empty()
             && self.connections.get() == 0
             && self.outboxes.borrow().iter().all(posted)
     }

@@ -1,32 +1,77 @@
 //! The origin's way out: recipients of new and of due messages are routed, and
-//! their handles go to the lanes.
+//! their handles go to the lanes of their sites as far as there is room; the
+//! others wait in the index (`outflow`).
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
 
 use super::attempt::{settle_all, trouble};
-use super::body::while_read;
+use super::directory::{Known, Rules};
 use super::memory::Kept;
 use super::{Core, Handle, OUT_MAX, RECIPIENTS_PER_HANDLE};
-use crate::base::envelope::SharedMail;
-use crate::base::limits::BODY_PART_MAX;
 use crate::base::{
-    Disposition, EnhancedCode, Envelope, Location, Mail, Place, QueueId, Reply, ShardId, UnixMillis,
+    Disposition, EnhancedCode, Envelope, Location, Mail, Place, QueueId, Reply, ShardId,
 };
 use crate::io::clock;
 use crate::io::executor::spawn;
 use crate::io::store::Store;
 use crate::policy::route::{Destination, Site};
-use crate::queue::{MessageState, PREFIX_MAX, Queue, QueueError};
 
-/// Due messages read from the log at a time.
-const DUE_BATCH: usize = 128;
-/// When a message that cannot be read is looked at again.
-const UNREADABLE_WAIT: std::time::Duration = std::time::Duration::from_secs(3600);
+/// Messages whose domains are being looked up; more are looked at again after
+/// [`RESOLVING_WAIT`], so that a dead resolver does not keep out mail that needs
+/// none.
+const RESOLVING_MAX: usize = OUT_MAX / 4;
+const RESOLVING_WAIT: Duration = Duration::from_secs(2);
+/// Recipients of a message, by index.
+pub(super) type Indices = SmallVec<[u16; 1]>;
 
-type Indices = SmallVec<[u16; 1]>;
+/// How a message comes to be given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// It is new, or due by its schedule: it queues up behind what waits.
+    Due,
+    /// It has waited for its destination.
+    Waited,
+}
+
+/// Where some recipients of a message go.
+#[derive(Clone, Debug)]
+enum Way {
+    Site(Arc<Site>),
+    Discard,
+    Reject,
+    Settled(Disposition, Reply),
+    /// The domain has to be looked up.
+    Ask(Box<str>),
+}
+
+impl Way {
+    fn is_same(&self, other: &Way) -> bool {
+        match (self, other) {
+            (Way::Site(a), Way::Site(b)) => Arc::ptr_eq(a, b) || a == b,
+            (Way::Ask(a), Way::Ask(b)) => a == b,
+            (Way::Settled(a, x), Way::Settled(b, y)) => a == b && x == y,
+            (Way::Discard, Way::Discard) | (Way::Reject, Way::Reject) => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<Known> for Way {
+    fn from(known: Known) -> Self {
+        match known {
+            Known::Site(site) => Way::Site(site),
+            Known::Fail(reply) => Way::Settled(Disposition::Failed, reply),
+            Known::Defer(reply) => Way::Settled(Disposition::Deferred, reply),
+        }
+    }
+}
+
+/// What lookups for one message have found.
+type Answers = Vec<(Box<str>, Known)>;
 
 impl<S: Store> Core<S> {
     /// See [`super::Relay::accepted`].
@@ -49,184 +94,171 @@ impl<S: Store> Core<S> {
             _ => Box::default(),
         };
         let mail = Arc::new(Mail { envelope, body });
-        let _kept = room.map(|room| room.of(&mail));
+        let kept = room.map(|room| room.of(&mail));
         // A message that came whole is streamed too if it is too long for a record.
         let at = self.log(id).and_then(|queue| queue.location(id));
         let at = at.unwrap_or(Location { first: id.place, commit });
-        self.give_out(Handle { id, recipients: all, attempts: 0, at, size, mail });
+        let whole = Handle { id, recipients: all, attempts: 0, at, size, station: 0, mail };
+        self.give_out(whole, kept, Came::Due);
     }
 
     /// Handles that may be given out now.
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         if self.stopping() || !self.unrecorded.borrow().is_empty() {
             return 0;
         }
-        OUT_MAX.saturating_sub(self.out.get())
+        let taken = self.out.get() + self.resolving.get();
+        OUT_MAX.saturating_sub(taken + self.joining.len() + self.unsure.borrow().len())
     }
 
-    /// Routes the recipients of `whole` and sends each lane its part.
-    fn give_out(self: &Rc<Self>, whole: Handle) {
-        let settings = self.settings();
+    /// Routes the recipients of `whole` and sends each site's lane its part.
+    /// `kept` is the hold on the body, if that is in memory.
+    pub(super) fn give_out(self: &Rc<Self>, whole: Handle, kept: Option<Kept>, came: Came) {
         if let [only] = *whole.recipients {
-            let address = &whole.mail.envelope.recipients[usize::from(only)];
-            let destination = settings.routes.address(address);
-            self.dispatch(whole, destination);
+            // Nearly always, and without a copy of anything.
+            let way = self.way(&whole, only, &[]);
+            match way {
+                Way::Ask(domain) => self.ask(whole, kept, came, vec![domain]),
+                way => self.dispatch(whole, way, came),
+            }
             return;
         }
-        let mut parts: Vec<(Destination<'_>, Indices)> = Vec::new();
-        for &index in &whole.recipients {
-            let address = &whole.mail.envelope.recipients[usize::from(index)];
-            let destination = settings.routes.address(address);
-            let room = |(to, indices): &&mut (_, Indices)| {
-                *to == destination && indices.len() < RECIPIENTS_PER_HANDLE
-            };
-            match parts.iter_mut().find(room) {
-                Some((_, indices)) => indices.push(index),
-                None => parts.push((destination, smallvec![index])),
-            }
-        }
-        for (destination, recipients) in parts {
-            self.dispatch(Handle { recipients, ..whole.clone() }, destination);
+        let parts = self.parts(&whole, &[]);
+        let unknown: Vec<Box<str>> = parts
+            .iter()
+            .filter_map(
+                |(way, _)| if let Way::Ask(domain) = way { Some(domain.clone()) } else { None },
+            )
+            .collect();
+        if unknown.is_empty() {
+            self.dispatch_all(&whole, parts, came);
+        } else {
+            self.ask(whole, kept, came, unknown);
         }
     }
 
-    /// Sends a handle where it goes; counts it as out.
-    fn dispatch(self: &Rc<Self>, handle: Handle, destination: Destination<'_>) {
-        self.out.set(self.out.get() + 1);
-        self.memory.hold(&handle.mail);
-        let (disposition, reply) = match destination {
-            Destination::Site(site) => return self.send(site, handle),
-            Destination::Discard => (
+    /// Where a recipient of `whole` goes, as far as that is known.
+    fn way(&self, whole: &Handle, recipient: u16, answers: &[(Box<str>, Known)]) -> Way {
+        let address = &whole.mail.envelope.recipients[usize::from(recipient)];
+        let settings = self.settings.borrow();
+        match settings.routes.address(address) {
+            Destination::Site(site) => Way::Site(Arc::clone(site)),
+            Destination::Discard => Way::Discard,
+            Destination::Reject => Way::Reject,
+            Destination::Mx => {
+                let domain = settings.routes.domain_of(address).to_lowercase();
+                if let Some((_, known)) = answers.iter().find(|(name, _)| **name == *domain) {
+                    return known.clone().into();
+                }
+                let rules = Rules { config: &settings.config, routes: &settings.routes };
+                let intern = |site| self.stations.borrow().intern(site);
+                match self.directory.known(&domain, &rules, intern, clock::monotonic()) {
+                    Some(known) => known.into(),
+                    None => Way::Ask(domain.into()),
+                }
+            }
+        }
+    }
+
+    /// The recipients of `whole` by where they go, in transactions of bounded
+    /// length.
+    fn parts(&self, whole: &Handle, answers: &[(Box<str>, Known)]) -> Vec<(Way, Indices)> {
+        let mut parts: Vec<(Way, Indices)> = Vec::new();
+        for &index in &whole.recipients {
+            let way = self.way(whole, index, answers);
+            let has_room = |(known, indices): &&mut (Way, Indices)| {
+                known.is_same(&way) && indices.len() < RECIPIENTS_PER_HANDLE
+            };
+            match parts.iter_mut().find(has_room) {
+                Some((_, indices)) => indices.push(index),
+                None => parts.push((way, smallvec![index])),
+            }
+        }
+        parts
+    }
+
+    fn dispatch_all(self: &Rc<Self>, whole: &Handle, parts: Vec<(Way, Indices)>, came: Came) {
+        for (way, recipients) in parts {
+            self.dispatch(Handle { recipients, ..whole.clone() }, way, came);
+        }
+    }
+
+    /// Looks up `domains` and gives `whole` out after that.
+    fn ask(self: &Rc<Self>, whole: Handle, kept: Option<Kept>, came: Came, domains: Vec<Box<str>>) {
+        if self.resolving.get() >= RESOLVING_MAX {
+            self.put_back(whole.id, &whole.recipients, clock::wall().plus(RESOLVING_WAIT));
+            return;
+        }
+        self.resolving.set(self.resolving.get() + 1);
+        let core = Rc::clone(self);
+        spawn(async move {
+            let lookups: Vec<_> = domains
+                .into_iter()
+                .map(|domain| {
+                    let core = Rc::clone(&core);
+                    spawn(async move {
+                        let known = core.find(&domain).await;
+                        (domain, known)
+                    })
+                })
+                .collect();
+            let mut answers = Answers::new();
+            for lookup in lookups {
+                answers.push(lookup.await);
+            }
+            core.resolving.set(core.resolving.get() - 1);
+            if core.stopping() {
+                core.put_back(whole.id, &whole.recipients, clock::wall());
+            } else {
+                let parts = core.parts(&whole, &answers);
+                core.dispatch_all(&whole, parts, came);
+            }
+            drop(kept);
+            core.check_drained();
+        })
+        .detach();
+    }
+
+    /// Looks a domain up, in lower case.
+    pub(super) async fn find(&self, domain: &str) -> Known {
+        loop {
+            let settings = self.settings();
+            let rules = Rules { config: &settings.config, routes: &settings.routes };
+            let intern = |site| self.stations.borrow().intern(site);
+            let is_current = || Rc::ptr_eq(&settings, &self.settings.borrow());
+            if let Some(known) = self.directory.find(domain, &rules, intern, is_current).await {
+                return known;
+            }
+        }
+    }
+
+    /// Sends a handle where it goes.
+    fn dispatch(self: &Rc<Self>, handle: Handle, way: Way, came: Came) {
+        let (disposition, reply) = match way {
+            Way::Site(site) => {
+                let station = self.stations.borrow_mut().of(&site);
+                return self.offer(&station, handle, came);
+            }
+            Way::Discard => (
                 Disposition::Dropped,
                 Reply::new(250, EnhancedCode(2, 0, 0), "discarded by a route"),
             ),
-            Destination::Reject => (
+            Way::Reject => (
                 Disposition::Failed,
                 Reply::new(550, EnhancedCode(5, 7, 1), "mail for this domain is not relayed"),
             ),
-            // A gap in the configuration is no reason to lose mail over.
-            Destination::Unrouted => (
-                Disposition::Deferred,
-                trouble(EnhancedCode(4, 4, 4), "no route matches the domain"),
-            ),
+            Way::Settled(disposition, reply) => (disposition, reply),
+            Way::Ask(domain) => {
+                let text = format!("looking up {domain} was not finished");
+                (Disposition::Deferred, trouble(EnhancedCode(4, 4, 3), text))
+            }
         };
-        self.conclude(settle_all(handle, disposition, &reply, "", clock::wall()));
-    }
-
-    fn send(self: &Rc<Self>, site: &Arc<Site>, handle: Handle) {
-        let me = self.mesh.me();
-        let to = self.settings.borrow().lanes.shard(site, me.0);
-        if to == me.0 {
-            let lane = self.lane(site);
-            self.push(&lane, handle);
-            return;
-        }
-        self.counters.borrow_mut().handed_off += 1;
-        let deliver = &mut self.outboxes.borrow_mut()[usize::from(to)].deliver;
-        match deliver.iter_mut().find(|(known, _)| known == site) {
-            Some((_, handles)) => handles.push(handle),
-            None => deliver.push((Arc::clone(site), vec![handle])),
-        }
-        self.post.raise();
-    }
-
-    /// Gives out what is due, as far as there is room.
-    pub(super) async fn give_out_due(self: &Rc<Self>) {
-        for (log, queue) in &self.logs {
-            loop {
-                let room = self.room().min(DUE_BATCH);
-                if room == 0 || self.is_halted(*log) || !queue.can_record() {
-                    break;
-                }
-                let due = queue.take_due(clock::wall(), room);
-                if due.is_empty() {
-                    break;
-                }
-                let reads: Vec<_> = due
-                    .into_iter()
-                    .map(|(id, recipients)| {
-                        let (core, queue) = (Rc::clone(self), queue.clone());
-                        spawn(async move { core.give_out_again(queue, id, recipients).await })
-                    })
-                    .collect();
-                for read in reads {
-                    read.await;
-                }
-            }
-        }
-    }
-
-    /// Reads a message that is due and gives it out.
-    async fn give_out_again(self: Rc<Self>, queue: Queue<S>, id: QueueId, recipients: Indices) {
-        // Settled meanwhile, by an operator say: nothing is left to do.
-        let Some(state) = queue.message(id) else { return };
-        match self.read(&queue, id, state.size).await {
-            Ok((mail, _kept)) => {
-                let (at, size) = (state.at, state.size);
-                for (attempts, recipients) in by_attempts(&recipients, &state) {
-                    let mail = Arc::clone(&mail);
-                    self.give_out(Handle { id, recipients, attempts, at, size, mail });
-                }
-            }
-            Err(error) => {
-                tracing::error!(target: "relay", %id, %error, "a queued message cannot be read");
-                self.put_back(id, &recipients, clock::wall().plus(UNREADABLE_WAIT));
-            }
-        }
-    }
-
-    /// A small message whole while there is room to keep it, the envelope of any
-    /// other.
-    async fn read(
-        &self,
-        queue: &Queue<S>,
-        id: QueueId,
-        size: u64,
-    ) -> Result<(SharedMail, Option<Kept>), QueueError> {
-        // A longer one begins with a record that holds little of the body.
-        let whole = usize::try_from(size).ok().filter(|&size| size <= BODY_PART_MAX);
-        let room = whole.and_then(|size| self.memory.keep(size));
-        let _reading = self.memory.read(while_read(whole.unwrap_or(PREFIX_MAX))).await;
-        if let Some(room) = room {
-            let mail = Arc::new(queue.load(id).await?);
-            let kept = room.of(&mail);
-            return Ok((mail, Some(kept)));
-        }
-        let envelope = queue.envelope(id).await?;
-        Ok((Arc::new(Mail { envelope, body: Box::default() }), None))
-    }
-
-    /// A handle whose message cannot be read: deferred, so that an operator
-    /// sees why.
-    pub(super) fn unreadable(self: &Rc<Self>, handle: Handle, error: &QueueError) {
-        tracing::error!(target: "relay", id = %handle.id, %error, "a queued message cannot be read");
-        let reply = trouble(EnhancedCode(4, 3, 0), format!("reading the message: {error}"));
-        self.settled(settle_all(handle, Disposition::Deferred, &reply, "", clock::wall()));
-    }
-
-    /// Recipients wait again until `due`; nothing is logged.
-    pub(super) fn put_back(&self, id: QueueId, recipients: &[u16], due: UnixMillis) {
-        if let Some(queue) = self.log(id) {
-            queue.put_back(id, recipients, due);
-        }
+        let kept = self.hold(&handle.mail);
+        self.judge(settle_all(handle, disposition, &reply, "", clock::wall()), kept);
     }
 
     /// True when outcomes cannot be recorded in this log any more.
     pub(super) fn is_halted(&self, log: ShardId) -> bool {
         self.halted.borrow().contains(&log)
     }
-}
-
-/// Splits recipients by the number of attempts made for them.
-fn by_attempts(recipients: &[u16], message: &MessageState) -> SmallVec<[(u16, Indices); 1]> {
-    let mut parts: SmallVec<[(u16, Indices); 1]> = SmallVec::new();
-    for &index in recipients {
-        let pending = message.recipients.iter().find(|pending| pending.recipient == index);
-        let made = pending.map_or(0, |pending| pending.attempts);
-        match parts.iter_mut().find(|(known, _)| *known == made) {
-            Some((_, indices)) => indices.push(index),
-            None => parts.push((made, smallvec![index])),
-        }
-    }
-    parts
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::base::envelope::SharedMail;
-use crate::base::{Envelope, Location, Outcome, QueueId, ShardId};
+use crate::base::{Envelope, Location, Mail, Outcome, QueueId, ShardId};
 use crate::policy::route::Site;
 
 /// One message to be delivered to some of its recipients, at one site.
@@ -27,6 +27,9 @@ pub struct Handle {
     pub at: Location,
     /// Stored size of the body, in bytes.
     pub size: u64,
+    /// The site it is out for, by a number that the shard which gave it out
+    /// understands; 0 before that.
+    pub station: u32,
     /// The message. The body is empty when it has to be read from the log: a
     /// stored body has its terminator at least.
     pub mail: SharedMail,
@@ -36,6 +39,15 @@ impl Handle {
     /// The addresses of the handle's recipients.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
         self.recipients.iter().map(|index| &*self.mail.envelope.recipients[usize::from(*index)])
+    }
+
+    /// The same without a body in memory: it has to be read from the log.
+    pub(super) fn without_body(&self) -> Handle {
+        if self.mail.body.is_empty() {
+            return self.clone();
+        }
+        let envelope = self.mail.envelope.clone();
+        Handle { mail: Arc::new(Mail { envelope, body: Box::default() }), ..self.clone() }
     }
 
     /// The body, if it is in memory.
@@ -51,12 +63,15 @@ pub struct Settled {
     pub handle: Handle,
     /// An outcome for each of its recipients, or none: nothing was attempted.
     pub outcomes: SmallVec<[Outcome; 1]>,
+    /// The next hop knows DSN (RFC 3461): what it took it reports on itself.
+    pub confirms: bool,
 }
 
 /// What shards send one another, in batches.
 #[derive(Debug)]
 pub enum Parcel {
-    /// Deliver these.
+    /// Deliver these, to the sites as they are known where they come from: they
+    /// may have other limits by now, or their hosts other ranks.
     Deliver(Vec<(Arc<Site>, Vec<Handle>)>),
     /// These are back.
     Outcomes(Vec<Settled>),

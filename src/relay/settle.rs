@@ -6,12 +6,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::attempt::settle_all;
-use super::lane::Failure;
+use super::memory::Kept;
 use super::{Core, Handle, Parcel, Settled};
 use crate::base::envelope::SharedMail;
 use crate::base::{Disposition, Mail, Outcome, QueueId, ShardId};
-use crate::io::clock;
 use crate::io::store::Store;
 use crate::policy::retry::{Next, after_deferral};
 use crate::queue::QueueError;
@@ -28,55 +26,57 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Sends handles home that could not be tried because of `failure`.
-    pub(super) fn defer_all(self: &Rc<Self>, handles: Vec<Handle>, failure: &Failure) {
-        let now = clock::wall();
-        for handle in handles {
-            let Failure { reply, host } = failure;
-            self.settled(settle_all(handle, Disposition::Deferred, reply, host, now));
-        }
-    }
-
     /// Sends a handle home untouched.
     pub(super) fn release(self: &Rc<Self>, handle: Handle) {
-        self.settled(Settled { handle, outcomes: SmallVec::new() });
+        self.settled(Settled { handle, outcomes: SmallVec::new(), confirms: false });
     }
 
-    /// A handle is home: decides, reports and records.
+    /// A handle is home.
     pub(super) fn conclude(self: &Rc<Self>, settled: Settled) {
-        let Settled { handle, mut outcomes } = settled;
         self.out.set(self.out.get() - 1);
-        let kept = self.memory.returned(&handle.mail);
-        if outcomes.is_empty() {
-            self.put_back(handle.id, &handle.recipients, clock::wall());
+        let id = settled.handle.id;
+        let station = self.stations.borrow().numbered(settled.handle.station).map(Rc::clone);
+        if let Some(station) = &station {
+            station.flow.borrow_mut().came_home();
+        }
+        let kept = self.memory.returned(&settled.handle.mail);
+        if settled.outcomes.is_empty() {
+            self.untried(station.as_ref(), settled.handle);
+            drop(kept);
+            self.joined(id);
         } else {
-            for outcome in &mut outcomes {
-                self.decide(&handle, outcome);
-            }
-            let needs_report = |outcome: &Outcome| {
-                matches!(outcome.disposition, Disposition::Failed | Disposition::Expired)
-            };
-            if outcomes.iter().any(needs_report) && !handle.mail.envelope.sender.is_empty() {
-                let (failed, rest): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(needs_report);
-                self.record(handle.id, &handle.mail, rest);
-                let failed = self.still_queued(handle.id, failed);
-                if !failed.is_empty() {
-                    self.report(handle, kept, failed);
-                }
-            } else {
-                self.record(handle.id, &handle.mail, outcomes.into_vec());
-            }
+            self.judge(settled, kept);
+        }
+        if let Some(station) = &station {
+            self.refill_soon(station);
         }
         self.check_drained();
     }
 
-    /// Those outcomes whose recipients an operator has not dropped meanwhile: of
-    /// the others nobody wants a report.
-    fn still_queued(&self, id: QueueId, mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
-        let message = self.log(id).and_then(|queue| queue.message(id));
-        let recipients = message.map(|message| message.recipients).unwrap_or_default();
-        outcomes.retain(|outcome| recipients.iter().any(|r| r.recipient == outcome.recipient));
-        outcomes
+    /// Decides what outcomes mean, reports and records them. `kept` is a hold on
+    /// the body.
+    pub(super) fn judge(self: &Rc<Self>, settled: Settled, kept: Kept) {
+        let Settled { handle, mut outcomes, confirms } = settled;
+        for outcome in &mut outcomes {
+            self.decide(&handle, outcome);
+        }
+        self.note_late(&handle, &outcomes);
+        self.report_or_record(handle, kept, outcomes, confirms);
+    }
+
+    /// With these deferrals it is decided whether a notice of the delay is sent:
+    /// what waits for its site need not be woken for that any more.
+    fn note_late(&self, handle: &Handle, outcomes: &[Outcome]) {
+        let arrival = handle.mail.envelope.arrival();
+        let is_late = |outcome: &&Outcome| {
+            outcome.disposition == Disposition::Deferred
+                && self.notice_due(arrival, outcome.at, None)
+        };
+        let late: SmallVec<[u16; 1]> =
+            outcomes.iter().filter(is_late).map(|outcome| outcome.recipient).collect();
+        if let (Some(queue), false) = (self.log(handle.id), late.is_empty()) {
+            queue.set_noticed(handle.id, &late);
+        }
     }
 
     /// Makes a deferral the next attempt, or the end.
@@ -85,15 +85,19 @@ impl<S: Store> Core<S> {
             return;
         }
         let config = self.config();
-        let next = after_deferral(
-            &config.queue.retry,
-            config.queue.expire,
-            handle.mail.envelope.arrival(),
-            outcome.at,
-            outcome.attempts,
-            jitter(handle.id, outcome.attempts),
-        );
-        match next {
+        let arrival = handle.mail.envelope.arrival();
+        if outcome.attempts == handle.attempts {
+            // It was not tried, its site had no room: it waits on, unless it has
+            // waited too long.
+            outcome.next_attempt = outcome.at;
+            if outcome.at >= arrival.plus(config.queue.expire) {
+                outcome.disposition = Disposition::Expired;
+            }
+            return;
+        }
+        let (attempts, reply) = (outcome.attempts, &outcome.reply);
+        let jitter = jitter(handle.id, attempts);
+        match after_deferral(&config.queue, arrival, outcome.at, attempts, reply, jitter) {
             Next::At(time) => outcome.next_attempt = time,
             Next::Expired => outcome.disposition = Disposition::Expired,
         }

@@ -7,16 +7,17 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use super::attempt::trouble;
-use super::lane::Failure;
 use super::memory::{Part, Room};
 use crate::base::EnhancedCode;
 use crate::base::limits::{PEER_REPLY_LINE_MAX, client_timeout};
+use crate::io::clock;
 use crate::io::net::Stream;
 use crate::io::watch::{Guard, Interrupt};
+use crate::policy::governor::Failure;
 use crate::proto::smtp::client::{Client, End, Event, Phase};
 
 /// Room that is kept for what is to be written, in bytes.
@@ -32,6 +33,8 @@ pub(super) struct Wire {
     pub(super) refused_early: bool,
     stream: Stream,
     guard: Guard,
+    /// Replies read before the one that is awaited, and since when it is.
+    awaits: (u64, Instant),
     input: Box<[u8]>,
     from: usize,
     to: usize,
@@ -73,14 +76,15 @@ enum Pause {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream, guard: Guard, host: SocketAddr, client: Client) -> Self {
+    pub(super) fn new(stream: Stream, guard: Guard, host: String, client: Client) -> Self {
         Wire {
-            host: host.to_string(),
+            host,
             client,
             out: Vec::new(),
             refused_early: false,
             stream,
             guard,
+            awaits: (0, clock::monotonic()),
             input: vec![0; PEER_REPLY_LINE_MAX].into(),
             from: 0,
             to: 0,
@@ -125,7 +129,8 @@ impl Wire {
     /// Reads more input.
     async fn fill(&mut self) -> Result<(), Failure> {
         self.compact();
-        self.guard.arm(self.client.phase().timeout());
+        let patience = self.patience();
+        self.guard.arm(patience);
         let read = self.stream.read(&mut self.input[self.to..]).await;
         self.guard.disarm();
         match read {
@@ -136,6 +141,17 @@ impl Wire {
             }
             Err(error) => Err(self.lost(Some(&error))),
         }
+    }
+
+    /// How long the reply that is awaited may still take: the time is for the whole
+    /// of it, or a server could keep us for days with an octet now and then.
+    fn patience(&mut self) -> Duration {
+        let (replies, now) = (self.client.replies(), clock::monotonic());
+        if self.awaits.0 != replies {
+            self.awaits = (replies, now);
+        }
+        let waited = now.saturating_duration_since(self.awaits.1);
+        self.client.phase().timeout().saturating_sub(waited)
     }
 
     /// Puts a body behind what the next write sends.

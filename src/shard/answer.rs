@@ -6,24 +6,27 @@ use std::sync::Arc;
 
 use async_channel::Sender;
 
-use super::control::{Listed, ListedRecipient, Page, Part, Range, Shown};
+use super::control::{Listed, ListedRecipient, Page, Part, Range, Shown, Standing};
+use super::guide::Guide;
 use super::logs::Logs;
 use super::maillog::MailLog;
+use super::order::Hurried;
 use super::scan::{Found, Wants, named, scan};
 use super::select::Selection;
 use crate::base::counters::SharedCounters;
 use crate::base::{Outcome, QueueId};
 use crate::io::store::Store;
 use crate::mail::stuffing::Unstuffer;
-use crate::policy::route::Routes;
 use crate::queue::{BodyReader, MessageState, PendingRecipient, QueueError};
 
 /// What a shard needs to answer questions about its queue.
 pub(super) struct Desk<S: Store> {
     pub(super) logs: Rc<Logs<S>>,
-    pub(super) routes: Rc<Routes>,
+    pub(super) guide: Rc<dyn Guide>,
     pub(super) maillog: Rc<MailLog>,
     pub(super) counters: SharedCounters,
+    /// Sites that the order under way has hurried.
+    pub(super) hurried: Hurried,
 }
 
 const ALL: Wants = Wants { envelope: true, outcomes: true };
@@ -31,7 +34,7 @@ const ALL: Wants = Wants { envelope: true, outcomes: true };
 impl<S: Store> Desk<S> {
     /// One page of the queue of all logs, in order of id.
     pub(super) async fn page(&self, range: &Range) -> Page {
-        let (found, next) = scan(&self.logs, &self.routes, range, |_| true, ALL).await;
+        let (found, next) = scan(&self.logs, &*self.guide, range, |_| true, ALL).await;
         let messages = found.into_iter().map(|found| listed(found).0).collect();
         Page { messages, next, unread: self.unread() }
     }
@@ -44,9 +47,22 @@ impl<S: Store> Desk<S> {
     /// One message with its details; `None` when no log here has it.
     pub(super) async fn shown(&self, id: QueueId) -> Option<Shown> {
         let all = Arc::new(Selection::default());
-        let found = named(&self.logs, &self.routes, &[id], &all, ALL).await.pop()?;
+        let found = named(&self.logs, &*self.guide, &[id], &all, ALL).await.pop()?;
+        let standings = self.standings(&found);
         let (listed, helo, client) = listed(found);
-        Some(Shown { listed, helo, client })
+        Some(Shown { listed, standings, helo, client })
+    }
+
+    fn standings(&self, found: &Found<S>) -> Vec<Standing> {
+        if found.damaged.is_some() {
+            return Vec::new();
+        }
+        let standing = |pending: &PendingRecipient| {
+            let address = found.envelope.recipients.get(usize::from(pending.recipient));
+            let last = found.outcomes.iter().find(|o| o.recipient == pending.recipient);
+            self.guide.standing(address.map_or("", |address| address), pending, last)
+        };
+        found.state.recipients.iter().map(standing).collect()
     }
 
     /// Sends the message itself, un-stuffed. Not more than one part is read
@@ -102,7 +118,7 @@ fn recipients(
     addresses: &[String],
     outcomes: &[Outcome],
 ) -> Vec<ListedRecipient> {
-    let waits = |pending: &PendingRecipient| !pending.out && !pending.held;
+    let waits = |pending: &PendingRecipient| !pending.out && !pending.waiting && !pending.held;
     state
         .recipients
         .iter()
@@ -111,6 +127,7 @@ fn recipients(
             attempts: pending.attempts,
             next_attempt: waits(pending).then_some(pending.next_attempt),
             out: pending.out,
+            waiting: pending.waiting,
             held: pending.held,
             last: outcomes.iter().find(|o| o.recipient == pending.recipient).cloned(),
         })

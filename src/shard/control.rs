@@ -11,14 +11,21 @@ use hdrhistogram::Histogram;
 use super::select::Selection;
 use crate::base::counters::Counters;
 use crate::base::{Outcome, QueueId, ShardId, UnixMillis};
+pub use crate::io::dns::DnsFigures;
 pub use crate::queue::Action;
-pub use crate::relay::SiteState;
+pub use crate::relay::{SiteState, SiteTotals, Standing};
+
+/// Destinations that a snapshot tells of: those with most mail.
+pub const SITES_TOLD: usize = 50;
 
 /// A question from the control thread. Replies go to the sender inside; a
 /// dropped sender means that the shard has gone.
 pub enum Request<C> {
     /// The shard's figures.
     Snapshot(Sender<ShardSnapshot>),
+    /// What the shard knows of these destinations, by name; those that it has
+    /// nothing for are left out.
+    Sites(Arc<[Box<str>]>, Sender<Vec<SiteState>>),
     /// A page of queued messages, in order of id.
     List {
         /// Which.
@@ -167,10 +174,12 @@ pub struct ListedRecipient {
     /// Attempts made.
     pub attempts: u16,
     /// When the next is due; `None` while one is being made or waits in its
-    /// site's queue, and while the recipient is held.
+    /// site's queue, while the recipient waits for its site, and while it is held.
     pub next_attempt: Option<UnixMillis>,
     /// One is being made or waits in its site's queue.
     pub out: bool,
+    /// It is due, and waits until its site has room.
+    pub waiting: bool,
     /// Held back by an operator.
     pub held: bool,
     /// The last outcome, if there was one.
@@ -182,6 +191,8 @@ pub struct ListedRecipient {
 pub struct Shown {
     /// As listed.
     pub listed: Listed,
+    /// Where each of the recipients listed stands; none of a damaged message.
+    pub standings: Vec<Standing>,
     /// How the client announced itself, and its address.
     pub helo: String,
     /// Address of the client; empty for mail made here.
@@ -234,6 +245,11 @@ pub struct ShardSnapshot {
     pub accept_latency: Histogram<u64>,
     /// Time from the 250 to the last recipient's delivery, in milliseconds.
     pub delivery_latency: Histogram<u64>,
-    /// Destinations that this shard delivers to.
+    /// The destinations that it has most mail for, the fullest first:
+    /// [`SITES_TOLD`] at most.
     pub sites: Vec<SiteState>,
+    /// All of its destinations in sum.
+    pub site_totals: SiteTotals,
+    /// Figures of its resolver.
+    pub dns: DnsFigures,
 }

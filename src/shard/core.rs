@@ -11,15 +11,15 @@ use async_channel::{Receiver, Sender};
 use hdrhistogram::Histogram;
 
 use crate::base::counters::SharedCounters;
+use crate::io::dns::{DnsOptions, Resolver};
 use crate::io::executor::{Task, sleep, spawn, within};
 use crate::io::uring::UringStore;
-use crate::policy::route::Routes;
 use crate::queue::Queue;
 use crate::receive;
-use crate::relay::{Parcel, Parts, Relay};
+use crate::relay::{Accounts, Parcel, Parts, Relay, TICK};
 
 use super::answer::Desk;
-use super::control::{LogFiles, Request, ShardSnapshot};
+use super::control::{LogFiles, Request, SITES_TOLD, ShardSnapshot};
 use super::hooks::{Back, Front};
 use super::logs::{Begun, Logs, begin_logs, log_dir, read_queue};
 use super::maillog::MailLog;
@@ -46,6 +46,7 @@ pub(super) struct Channels {
     pub(super) ready: Sender<Result<Recovered, String>>,
     pub(super) parcels: Receiver<Parcel>,
     pub(super) mesh: Vec<Sender<Parcel>>,
+    pub(super) accounts: Arc<Accounts>,
 }
 
 /// The parts of a running shard.
@@ -57,7 +58,7 @@ struct Core {
     maillog: Rc<MailLog>,
     delivery_latency: Rc<RefCell<Histogram<u64>>>,
     counters: SharedCounters,
-    desk: RefCell<Rc<Desk<UringStore>>>,
+    desk: Rc<Desk<UringStore>>,
     commits: RefCell<Vec<Task<()>>>,
     /// Why what was queued before the start could not be read.
     unreadable: RefCell<Option<String>>,
@@ -74,7 +75,7 @@ pub(super) async fn run(mut plan: ShardPlan, channels: Channels) {
         }
     };
     let listeners = std::mem::take(&mut plan.listeners);
-    let core = Rc::new(build(plan, logs, channels.mesh));
+    let core = Rc::new(build(plan, logs, channels.mesh, channels.accounts));
     core.relay.start();
     let parcels = spawn(take_parcels(Rc::clone(&core), channels.parcels));
     let ship = spawn(ship_log(Rc::clone(&core.maillog)));
@@ -98,7 +99,12 @@ pub(super) async fn run(mut plan: ShardPlan, channels: Channels) {
     }
 }
 
-fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> Core {
+fn build(
+    plan: ShardPlan,
+    logs: Logs<UringStore>,
+    mesh: Vec<Sender<Parcel>>,
+    accounts: Arc<Accounts>,
+) -> Core {
     let counters = SharedCounters::default();
     let maillog = Rc::new(MailLog::new(plan.log.clone(), Rc::clone(&counters)));
     let delivery_latency = Rc::new(RefCell::new(latency_ms()));
@@ -110,12 +116,17 @@ fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> 
     }
     let commits = RefCell::new(commits);
     let data_dir = plan.config.data_dir.clone();
+    let resolver = Resolver::new(DnsOptions::from(&plan.config.dns));
+    resolver.start();
     let relay = Relay::new(Parts {
         // The shard's own copy: no two cores count references to one.
         config: Arc::new(Config::clone(&plan.config)),
         logs: logs.iter().map(|(log, queue)| (*log, queue.clone())).collect(),
         stores: Box::new(move |log| UringStore::new(log_dir(&data_dir, log))),
         mesh: Box::new(ShardMesh::new(plan.id, mesh)),
+        accounts,
+        resolver,
+        tick: TICK,
         events: Box::new(Back {
             log: Rc::clone(&maillog),
             delivery_latency: Rc::clone(&delivery_latency),
@@ -130,13 +141,13 @@ fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> 
         Rc::clone(&counters),
     );
     let logs = Rc::new(logs);
-    let desk = Desk {
+    let desk = Rc::new(Desk {
         logs: Rc::clone(&logs),
-        routes: Rc::new(routes(&plan.config)),
+        guide: Rc::new(relay.clone()),
         maillog: Rc::clone(&maillog),
         counters: Rc::clone(&counters),
-    };
-    let desk = RefCell::new(Rc::new(desk));
+        hurried: RefCell::default(),
+    });
     let unreadable = RefCell::default();
     Core {
         plan,
@@ -150,11 +161,6 @@ fn build(plan: ShardPlan, logs: Logs<UringStore>, mesh: Vec<Sender<Parcel>>) -> 
         commits,
         unreadable,
     }
-}
-
-/// The routes as operators ask about them; the relay has its own.
-fn routes(config: &Config) -> Routes {
-    Routes::new(&config.routes, &config.hostname)
 }
 
 /// 1 ms to 30 days, two significant digits.
@@ -252,15 +258,18 @@ impl Core {
             Request::Snapshot(reply) => {
                 let _ = reply.try_send(self.snapshot());
             }
+            Request::Sites(names, reply) => {
+                let _ = reply.try_send(self.relay.sites_named(&names));
+            }
             Request::List { range, reply } => {
-                let desk = self.desk();
+                let desk = Rc::clone(&self.desk);
                 let answer = async move {
                     let _ = reply.try_send(desk.page(&range).await);
                 };
                 spawn(answer).detach();
             }
             Request::Show { id, parts, reply } => {
-                let desk = self.desk();
+                let desk = Rc::clone(&self.desk);
                 let answer = async move {
                     let shown = desk.shown(id).await;
                     let is_whole = shown.as_ref().is_some_and(|s| s.listed.damaged.is_none());
@@ -272,7 +281,7 @@ impl Core {
                 spawn(answer).detach();
             }
             Request::Order { order, target, reply } => {
-                let desk = self.desk();
+                let desk = Rc::clone(&self.desk);
                 let answer = async move {
                     let _ = reply.try_send(desk.ordered(&order, &target).await);
                 };
@@ -281,22 +290,10 @@ impl Core {
             Request::Reload(config) => {
                 self.receiver.reload(Rc::new(Config::clone(&config)));
                 self.relay.reload(Arc::new(Config::clone(&config)));
-                let Desk { logs, maillog, counters, .. } = &*self.desk();
-                let desk = Desk {
-                    logs: Rc::clone(logs),
-                    routes: Rc::new(routes(&config)),
-                    maillog: Rc::clone(maillog),
-                    counters: Rc::clone(counters),
-                };
-                self.desk.replace(Rc::new(desk));
             }
             // A second drain while one is under way: the first one answers.
             Request::Drain { .. } => {}
         }
-    }
-
-    fn desk(&self) -> Rc<Desk<UringStore>> {
-        Rc::clone(&self.desk.borrow())
     }
 
     /// The files of all logs. A log's amplification counts by what it holds.
@@ -336,6 +333,7 @@ impl Core {
             counters.checkpoints_written += done.checkpoints;
             counters.records_damaged += done.damaged;
         }
+        let (sites, site_totals) = self.relay.fullest_sites(SITES_TOLD);
         ShardSnapshot {
             shard: self.plan.id,
             cpu: self.plan.cpu,
@@ -350,7 +348,9 @@ impl Core {
             full: self.logs[&self.plan.id].is_full(),
             accept_latency: self.receiver.accept_latency(),
             delivery_latency: self.delivery_latency.borrow().clone(),
-            sites: self.relay.sites(),
+            sites,
+            site_totals,
+            dns: self.relay.dns(),
         }
     }
 

@@ -1,11 +1,13 @@
 //! Layer 5: one core. [`start`] makes a pinned executor for each plan and joins
 //! them by a mesh; `core` is the wiring of one, `hooks` where receiving and
 //! relaying meet, `logs` what a shard opens, `control` what the control thread may
-//! ask, `answer` and `order` what it gets back, by way of `scan` and `select`.
+//! ask, `answer` and `order` what it gets back, by way of `scan` and `select` from
+//! the logs and of `guide` from the relay.
 
 mod answer;
 pub mod control;
 mod core;
+mod guide;
 mod hooks;
 mod logs;
 pub mod maillog;
@@ -25,6 +27,7 @@ use async_channel::{Receiver, Sender};
 use crate::base::ShardId;
 use crate::config::Config;
 use crate::io::executor::run_pinned;
+use crate::relay::Accounts;
 use crate::shard::control::Request;
 use crate::shard::maillog::LogSink;
 
@@ -90,12 +93,14 @@ impl ShardHandle {
 /// An executor could not be made: io_uring is not to be had, or a CPU is not.
 pub fn start(plans: Vec<ShardPlan>) -> io::Result<Vec<ShardHandle>> {
     let (senders, receivers): (Vec<_>, Vec<_>) = mesh::channels(plans.len()).into_iter().unzip();
+    let accounts = Accounts::new(plans.len() as u16);
     let mut handles = Vec::with_capacity(plans.len());
     for (plan, parcels) in plans.into_iter().zip(receivers) {
         let (requests, asked) = async_channel::unbounded();
         let (ready, is_ready) = async_channel::bounded(1);
         let (id, cpu) = (plan.id, plan.cpu);
-        let channels = core::Channels { requests: asked, ready, parcels, mesh: senders.clone() };
+        let (mesh, accounts) = (senders.clone(), Arc::clone(&accounts));
+        let channels = core::Channels { requests: asked, ready, parcels, mesh, accounts };
         let name = format!("shard-{id}");
         let thread = run_pinned(&name, cpu, move || core::run(plan, channels))?;
         handles.push(ShardHandle::new(id, requests, is_ready, move || thread.join()));

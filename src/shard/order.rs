@@ -1,5 +1,12 @@
 //! Carries out what operators want done to queued messages, and says so in the
 //! mail log. The answer is given when everything in it is durable.
+//!
+//! What is retried is tried at once, even where its site is being left alone. An
+//! order for many messages comes in pages; each site is hurried by the first of
+//! them that has mail for it, so that one that is down is not tried by each.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
 
 use super::answer::Desk;
 use super::control::{Action, Order, Ordered, OrderedMessage, Target};
@@ -15,6 +22,10 @@ use crate::queue::{Carried, PendingRecipient, QueueError};
 const TURN: usize = 32;
 /// Addresses are for the log and the answer.
 const ENVELOPE: Wants = Wants { envelope: true, outcomes: false };
+
+/// The sites that an order has hurried, and which order: by the time it began.
+/// Nothing between orders.
+pub(super) type Hurried = RefCell<(UnixMillis, HashSet<String>)>;
 
 /// Whether `action` changes anything for a recipient.
 pub fn concerns(action: Action, recipient: &PendingRecipient) -> bool {
@@ -42,10 +53,10 @@ impl<S: Store> Desk<S> {
         let concerned = |recipient: &PendingRecipient| concerns(order.action, recipient);
         let (found, next) = match target {
             Target::Named(ids, selection) => {
-                (named(&self.logs, &self.routes, ids, selection, ENVELOPE).await, None)
+                (named(&self.logs, &*self.guide, ids, selection, ENVELOPE).await, None)
             }
             Target::Matching(range) => {
-                scan(&self.logs, &self.routes, range, concerned, ENVELOPE).await
+                scan(&self.logs, &*self.guide, range, concerned, ENVELOPE).await
             }
         };
         let mut answer = Ordered { next, unread: self.unread(), ..Ordered::default() };
@@ -77,7 +88,37 @@ impl<S: Store> Desk<S> {
             }
         }
         self.conclude(order, carried, now, &mut answer).await;
+        if order.action == Action::Retry && !order.dry_run {
+            self.hurry(target, &answer);
+        }
         answer
+    }
+
+    /// Has the sites of what is due now tried, each once for an order.
+    fn hurry(&self, target: &Target, answer: &Ordered) {
+        let begun = match target {
+            Target::Named(..) => None,
+            Target::Matching(range) => Some(range.until),
+        };
+        let mut hurried = self.hurried.borrow_mut();
+        if begun != Some(hurried.0) {
+            *hurried = (begun.unwrap_or_default(), HashSet::new());
+        }
+        let mut domains: HashSet<&str> = HashSet::new();
+        for address in answer.messages.iter().flat_map(|message| &message.recipients) {
+            let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+            if !domains.insert(domain) {
+                continue;
+            }
+            if let Some(site) = self.guide.way(address).site
+                && hurried.1.insert(site)
+            {
+                self.guide.hurry(address);
+            }
+        }
+        if answer.next.is_none() {
+            *hurried = Default::default();
+        }
     }
 
     /// Waits until what was done is durable, and tells of it.

@@ -6,18 +6,17 @@
 //! messages, whatever its filter lets through; the caller goes on from there.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::control::Range;
+use super::guide::Guide;
 use super::logs::Logs;
 use super::select::{Chosen, Selection};
 use crate::base::{Envelope, Outcome, QueueId, ShardId, UnixMillis};
 use crate::io::clock;
 use crate::io::executor::{sleep, yield_now};
 use crate::io::store::Store;
-use crate::policy::route::Routes;
 use crate::queue::{MessageState, PendingRecipient, Queue, QueueError, Reader};
 
 /// Most messages returned for one request, whatever was asked for.
@@ -71,7 +70,7 @@ struct Progress {
 /// on; `None` at the end.
 pub(super) async fn scan<S: Store>(
     logs: &Logs<S>,
-    routes: &Rc<Routes>,
+    guide: &dyn Guide,
     range: &Range,
     concerns: impl Fn(&PendingRecipient) -> bool,
     wants: Wants,
@@ -83,7 +82,7 @@ pub(super) async fn scan<S: Store>(
         let room = (limit - found.len(), RECIPIENTS_MAX - recipients);
         let candidates = gather(logs, range, &concerns, room, &mut progress).await;
         read_count += candidates.len();
-        for message in read(candidates, &range.selection, routes, wants).await {
+        for message in read(candidates, &range.selection, guide, wants).await {
             if !message.chosen.is_empty() {
                 recipients += message.state.recipients.len();
                 found.push(message);
@@ -104,7 +103,7 @@ pub(super) async fn scan<S: Store>(
 /// them, without recipients.
 pub(super) async fn named<S: Store>(
     logs: &Logs<S>,
-    routes: &Rc<Routes>,
+    guide: &dyn Guide,
     ids: &[QueueId],
     selection: &Arc<Selection>,
     wants: Wants,
@@ -116,7 +115,7 @@ pub(super) async fn named<S: Store>(
         let chosen = selection.by_index(&state, now);
         Some(Found::new(queue.clone(), state, chosen))
     });
-    read(queued.collect(), selection, routes, wants).await
+    read(queued.collect(), selection, guide, wants).await
 }
 
 /// Candidates by the index: `room` messages at most, or few more than that many
@@ -189,7 +188,7 @@ fn ids_after<S: Store>(logs: &Logs<S>, after: Option<QueueId>, limit: usize) -> 
 async fn read<S: Store>(
     messages: Vec<Found<S>>,
     selection: &Arc<Selection>,
-    routes: &Rc<Routes>,
+    guide: &dyn Guide,
     wants: Wants,
 ) -> Vec<Found<S>> {
     let reads_envelope = wants.envelope || selection.asks_envelope();
@@ -203,7 +202,7 @@ async fn read<S: Store>(
         let readers = readers
             .entry(message.state.id.log)
             .or_insert_with(|| (message.queue.reader_in_order(), message.queue.reader_in_order()));
-        match message.complete(selection, routes, wants, readers).await {
+        match message.complete(selection, guide, wants, readers).await {
             Ok(()) => found.push(message),
             Err(QueueError::Unknown(_)) => {}
             Err(error) => {
@@ -233,14 +232,14 @@ impl<S: Store> Found<S> {
     async fn complete(
         &mut self,
         selection: &Selection,
-        routes: &Routes,
+        guide: &dyn Guide,
         wants: Wants,
         (envelopes, outcomes): &(Reader<S>, Reader<S>),
     ) -> Result<(), QueueError> {
         let id = self.state.id;
         if wants.envelope || selection.asks_envelope() {
             self.envelope = self.queue.envelope_by(envelopes, id).await?;
-            selection.by_envelope(&self.envelope, routes, &mut self.chosen);
+            selection.by_envelope(&self.envelope, |address| guide.way(address), &mut self.chosen);
         }
         if self.chosen.is_empty() {
             return Ok(());

@@ -14,8 +14,8 @@ use smallvec::SmallVec;
 
 use crate::base::{Envelope, Outcome, Reply, UnixMillis};
 use crate::config::DomainPattern;
-use crate::policy::route::{Destination, Routes};
 use crate::queue::{MessageState, PendingRecipient};
+use crate::relay::Way;
 
 /// Indices of recipients into the envelope.
 pub type Chosen = SmallVec<[u16; 1]>;
@@ -51,8 +51,10 @@ fn domain(address: &str) -> Option<&str> {
 pub enum Waiting {
     /// A delivery is under way, or waits its turn.
     Active,
-    /// The next attempt.
+    /// The next attempt, or room at its site.
     Deferred,
+    /// Room at its site: it is due.
+    Site,
     /// An operator.
     Held,
 }
@@ -107,8 +109,8 @@ pub struct Selection {
     pub recipient: Option<AddressPattern>,
     /// Recipients of these domains.
     pub domain: Option<DomainPattern>,
-    /// Recipients that the routes send to a site of this name, or with this
-    /// host; or to `discard`, `reject` or `unrouted`.
+    /// Recipients whose mail goes to a site of this name, or with this host, as
+    /// far as the shard knows; or to `discard`, `reject` or `mx`.
     pub site: Option<String>,
     /// Recipients about which this was said last.
     pub last_reply: Option<LastReply>,
@@ -163,12 +165,14 @@ impl Selection {
             None => true,
             Some(Waiting::Active) => recipient.out,
             Some(Waiting::Deferred) => !recipient.out && !recipient.held,
+            Some(Waiting::Site) => recipient.waiting,
             Some(Waiting::Held) => recipient.held,
         }
     }
 
-    /// Keeps of `chosen` what is meant by the envelope.
-    pub fn by_envelope(&self, envelope: &Envelope, routes: &Routes, chosen: &mut Chosen) {
+    /// Keeps of `chosen` what is meant by the envelope. `way` knows where mail for
+    /// an address goes.
+    pub fn by_envelope(&self, envelope: &Envelope, way: impl Fn(&str) -> Way, chosen: &mut Chosen) {
         if self.sender.as_ref().is_some_and(|wanted| !wanted.matches(&envelope.sender)) {
             chosen.clear();
         }
@@ -178,7 +182,7 @@ impl Selection {
                 && self.domain.as_ref().is_none_or(|wanted| {
                     domain(address).is_some_and(|domain| wanted.matches(domain))
                 })
-                && self.site.as_ref().is_none_or(|wanted| leads_to(routes, address, wanted))
+                && self.site.as_ref().is_none_or(|wanted| way(address).leads_to(wanted))
         });
     }
 
@@ -192,37 +196,22 @@ impl Selection {
     }
 }
 
-/// Whether mail for `address` goes to the site `wanted`, as it is printed, or
-/// to one of whose hosts that is.
-fn leads_to(routes: &Routes, address: &str, wanted: &str) -> bool {
-    match routes.address(address) {
-        Destination::Site(site) => {
-            let name = site.to_string();
-            name == wanted || name.split(',').any(|host| host == wanted)
-        }
-        Destination::Discard => wanted == "discard",
-        Destination::Reject => wanted == "reject",
-        Destination::Unrouted => wanted == "unrouted",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::{Disposition, EnhancedCode, Location, QueueId};
-    use crate::config::{NextHop, Route, Tls};
 
     const NOW: UnixMillis = UnixMillis(1_000_000);
 
-    /// Four recipients: one tried twice, one never and out, one held, one held
-    /// and out.
+    /// Four recipients: one tried twice and waiting for its site, one never and
+    /// out, one held, one held and out.
     fn message() -> MessageState {
         let pending = |recipient, attempts, out, held| PendingRecipient {
             recipient,
             attempts,
             next_attempt: NOW,
             out,
-            waiting: false,
+            waiting: recipient == 0,
             noticed: false,
             held,
         };
@@ -250,26 +239,20 @@ mod tests {
         }
     }
 
-    fn routes() -> Routes {
-        let route = |domain: &str, next_hop| Route {
-            domain: domain.parse().unwrap(),
-            next_hop,
-            tls: Tls::Off,
+    fn way(address: &str) -> Way {
+        let to = |site: &str| (Some(site.to_owned()), false);
+        let (site, by_mx) = match address.rsplit_once('@').map(|(_, domain)| domain) {
+            Some("x.org") => to("127.0.0.1:1,127.0.0.1:2"),
+            Some("sub.X.org") => to("discard"),
+            Some("y.org") => (Some("mx1.y.org,mx2.y.org#y.org".to_owned()), true),
+            _ => (None, true),
         };
-        let hosts = |hosts: &[&str]| {
-            NextHop::Hosts(hosts.iter().map(|host| host.parse().unwrap()).collect())
-        };
-        let routes = [
-            route("x.org", hosts(&["127.0.0.1:1", "127.0.0.1:2"])),
-            route("*.x.org", NextHop::Discard),
-            route("y.org", NextHop::Reject),
-        ];
-        Routes::new(&routes, "relay.example")
+        Way { site, by_mx }
     }
 
     fn chosen(selection: &Selection) -> Vec<u16> {
         let mut chosen = selection.by_index(&message(), NOW);
-        selection.by_envelope(&envelope(), &routes(), &mut chosen);
+        selection.by_envelope(&envelope(), way, &mut chosen);
         chosen.to_vec()
     }
 
@@ -320,6 +303,7 @@ mod tests {
         let waits = |waiting| Selection { waiting: Some(waiting), ..Selection::default() };
         assert_eq!(chosen(&waits(Waiting::Active)), [1, 4]);
         assert_eq!(chosen(&waits(Waiting::Deferred)), [0]);
+        assert_eq!(chosen(&waits(Waiting::Site)), [0]);
         assert_eq!(chosen(&waits(Waiting::Held)), [3, 4]);
     }
 
@@ -350,8 +334,11 @@ mod tests {
             (of(None, None, None, Some("127.0.0.1:2")), &[0]),
             (of(None, None, None, Some("127.0.0.1")), &[]),
             (of(None, None, None, Some("discard")), &[1]),
-            (of(None, None, None, Some("reject")), &[3]),
-            (of(None, None, None, Some("unrouted")), &[4]),
+            (of(None, None, None, Some("reject")), &[]),
+            (of(None, None, None, Some("mx1.y.org,mx2.y.org#y.org")), &[3]),
+            (of(None, None, None, Some("MX2.y.org")), &[3]),
+            (of(None, None, None, Some("y.org")), &[]),
+            (of(None, None, None, Some("mx")), &[3, 4]),
             (of(at("example.com"), at("x.org"), Some("*.x.org"), None), &[]),
         ] {
             assert_eq!(chosen(&selection), expected, "{selection:?}");

@@ -1,5 +1,6 @@
 //! What operators ask of a shard, answered from a queue in memory.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use async_channel::Receiver;
 
 use super::answer::Desk;
-use super::control::{Action, Order, Ordered, Page, Part, Range, Target};
+use super::control::{Action, Order, Ordered, Page, Part, Range, Standing, Target};
+use super::guide::Guide;
 use super::logs::Logs;
 use super::maillog::{LogFormat, LogSink, MailLog};
 use super::select::{AddressPattern, LastReply, Selection, Waiting};
@@ -18,11 +20,40 @@ use crate::base::{
 use crate::io::clock;
 use crate::io::executor::{run_pinned, spawn};
 use crate::io::memory::MemoryStore;
-use crate::policy::route::Routes;
-use crate::queue::{Queue, QueueOptions};
+use crate::queue::{PendingRecipient, Queue, QueueOptions};
+use crate::relay::Way;
+
+/// Knows that mail for `x.org` goes to one site, and nothing else.
+#[derive(Default)]
+struct Map {
+    hurried: RefCell<Vec<String>>,
+}
+
+impl Guide for Map {
+    fn way(&self, address: &str) -> Way {
+        let site = address.ends_with("@x.org").then(|| "mx1.x.org,mx2.x.org".to_owned());
+        Way { site, by_mx: true }
+    }
+
+    fn standing(
+        &self,
+        address: &str,
+        pending: &PendingRecipient,
+        last: Option<&Outcome>,
+    ) -> Standing {
+        let said = last.map_or("nothing", |last| &last.reply.text);
+        let why = format!("{address} has {} attempts, {said} was said", pending.attempts);
+        Standing { site: self.way(address).site, why, ..Standing::default() }
+    }
+
+    fn hurry(&self, address: &str) {
+        self.hurried.borrow_mut().push(address.to_owned());
+    }
+}
 
 struct Rig {
     desk: Desk<MemoryStore>,
+    map: Rc<Map>,
     stores: Vec<MemoryStore>,
     log: Receiver<Vec<u8>>,
 }
@@ -48,13 +79,15 @@ impl Rig {
         }
         let counters = SharedCounters::default();
         let sink = LogSink { batches, format: LogFormat::Text, mail: true };
+        let map = Rc::new(Map::default());
         let desk = Desk {
             logs: Rc::new(logs),
-            routes: Rc::new(Routes::new(&[], "relay.test")),
+            guide: Rc::clone(&map) as Rc<dyn Guide>,
             maillog: Rc::new(MailLog::new(sink, counters.clone())),
             counters,
+            hurried: RefCell::default(),
         };
-        Rig { desk, stores, log }
+        Rig { desk, map, stores, log }
     }
 
     fn queue(&self, log: u16) -> &Queue<MemoryStore> {
@@ -135,6 +168,10 @@ fn range(selection: Selection, limit: usize, after: Option<QueueId>) -> Range {
 fn to(address: &str) -> Selection {
     let recipient = Some(AddressPattern::Address(address.into()));
     Selection { recipient, ..Selection::default() }
+}
+
+fn site(name: &str) -> Selection {
+    Selection { site: Some(name.into()), ..Selection::default() }
 }
 
 fn waits(waiting: Waiting) -> Selection {
@@ -227,7 +264,9 @@ fn filters_are_decided_by_index_envelope_and_outcomes() {
             (said("busy"), vec![]),
             (tried, vec![one]),
             (both, vec![]),
-            (Selection { site: Some("unrouted".into()), ..Selection::default() }, vec![one, two]),
+            (site("mx"), vec![one, two]),
+            (site("mx2.x.org"), vec![one, two]),
+            (site("mx1.y.org"), vec![]),
         ] {
             assert_eq!(rig.ids(selection.clone(), 10).await, expected, "{selection:?}");
         }
@@ -287,6 +326,77 @@ fn a_dry_run_changes_nothing_and_a_retry_makes_due() {
         assert_eq!(rig.ids(waits(Waiting::Deferred), 10).await, [one]);
         rig.order_ids(Action::Retry, &[one], Selection::default()).await;
         assert!(rig.queue(0).next_due().unwrap() <= clock::wall());
+    });
+}
+
+#[test]
+fn a_retry_hurries_each_site_once_however_many_pages_it_takes() {
+    run(|| async {
+        let rig = Rig::new(&[0]).await;
+        for number in 0..7 {
+            let to = format!("r{number}@x.org");
+            rig.mail(0, "a@x.org", &[&to, "q@unknown.org"], b".\r\n").await;
+        }
+        let hurried = || rig.map.hurried.take();
+        let all = |after| Target::Matching(range(Selection::default(), 2, after));
+        let begun = all(None);
+        let mut page = rig.order(Action::Retry, begun.clone()).await;
+        while let Some(next) = page.next {
+            let Target::Matching(mut range) = begun.clone() else { unreachable!() };
+            range.after = Some(next);
+            page = rig.order(Action::Retry, Target::Matching(range)).await;
+        }
+        assert_eq!(hurried(), ["r0@x.org"], "where mail for the other goes is not known");
+        // Another order is another reason.
+        rig.order(Action::Retry, all(None)).await;
+        assert_eq!(hurried(), ["r0@x.org"]);
+        for action in [Action::Hold, Action::Release, Action::Drop] {
+            rig.order(action, all(None)).await;
+        }
+        let order = Order { action: Action::Retry, by: "me".into(), dry_run: true };
+        rig.desk.ordered(&order, &all(None)).await;
+        assert!(hurried().is_empty());
+    });
+}
+
+#[test]
+fn a_message_is_shown_with_where_its_recipients_stand() {
+    run(|| async {
+        let rig = Rig::new(&[0]).await;
+        let id = rig.mail(0, "a@x.org", &["r@x.org", "q@y.org"], b".\r\n").await;
+        rig.deferred(id, 1, "Greylisted").await;
+        let shown = rig.desk.shown(id).await.unwrap();
+        let why: Vec<_> = shown.standings.iter().map(|standing| &*standing.why).collect();
+        let expected = [
+            "r@x.org has 0 attempts, nothing was said",
+            "q@y.org has 3 attempts, Greylisted was said",
+        ];
+        assert_eq!(why, expected);
+        assert_eq!(shown.standings[0].site.as_deref(), Some("mx1.x.org,mx2.x.org"));
+    });
+}
+
+#[test]
+fn what_waits_for_its_site_is_deferred_and_can_be_asked_for() {
+    run(|| async {
+        let rig = Rig::new(&[0]).await;
+        let queue = rig.queue(0);
+        let envelope = Envelope { recipients: vec!["r@x.org".into()], ..Envelope::default() };
+        let (id, commit) = queue.append(&envelope, |_, _| {}, &[b".\r\n"]).unwrap();
+        commit.await.unwrap();
+        queue.park(id, &[0], UnixMillis(u64::MAX));
+        for (waiting, expected) in [
+            (Waiting::Site, vec![id]),
+            (Waiting::Deferred, vec![id]),
+            (Waiting::Active, vec![]),
+            (Waiting::Held, vec![]),
+        ] {
+            assert_eq!(rig.ids(waits(waiting), 10).await, expected, "{waiting:?}");
+        }
+        let page = rig.page(Selection::default(), 1, None).await;
+        let recipient = &page.messages[0].recipients[0];
+        assert!(recipient.waiting && !recipient.out);
+        assert_eq!(recipient.next_attempt, None);
     });
 }
 
@@ -364,9 +474,10 @@ fn a_message_is_shown_in_parts_without_its_stuffing() {
         let (sender, receiver) = async_channel::bounded(1);
         let desk = Desk {
             logs: Rc::clone(&rig.desk.logs),
-            routes: Rc::clone(&rig.desk.routes),
+            guide: Rc::clone(&rig.desk.guide),
             maillog: Rc::clone(&rig.desk.maillog),
             counters: rig.desk.counters.clone(),
+            hurried: RefCell::default(),
         };
         let sending = spawn(async move { desk.send_parts(id, sender).await });
         let mut got = Vec::new();

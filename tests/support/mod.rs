@@ -3,6 +3,9 @@
 #![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
 pub mod dialog;
+pub mod dns;
 pub mod engine;
+pub mod hop;
 pub mod peer;
 pub mod process;
+pub mod rig;

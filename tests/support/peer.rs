@@ -155,7 +155,8 @@ fn serve(
     }
 }
 
-fn read_body(reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+/// A body up to its terminator, un-stuffed.
+pub fn read_body(reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let mut line = Vec::new();

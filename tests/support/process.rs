@@ -25,8 +25,17 @@ pub struct Server {
 impl Server {
     /// Starts a server on free ports with `data_dir` and settings `KEY=VALUE`.
     pub fn start(data_dir: &Path, settings: &[&str]) -> Self {
+        Self::configured(None, data_dir, settings)
+    }
+
+    /// One that reads a file too, again at each [`Server::reload`]; the settings
+    /// go before what it says.
+    pub fn configured(file: Option<&Path>, data_dir: &Path, settings: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost"));
         command.arg("serve");
+        if let Some(file) = file {
+            command.arg("-c").arg(file);
+        }
         let mut all = vec![
             format!("data_dir={:?}", data_dir.display().to_string()),
             r#"hostname="relay.test""#.to_owned(),
@@ -108,8 +117,33 @@ impl Server {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Has the configuration read again, and waits until it is.
+    pub fn reload(&self) {
+        let reloads = |log: &str| log.matches("reloaded").count();
+        let before = reloads(&self.log());
+        self.signal("-HUP");
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.log.0.lock().unwrap();
+        while reloads(&lines.join("\n")) == before {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "not reloaded:\n{}", lines.join("\n"));
+            lines = self.log.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// The sum over the shards of a metric.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.get("/metrics");
+        let values = text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+        values.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
     }
 
     /// Waits for the end of the process.

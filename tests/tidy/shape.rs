@@ -155,7 +155,8 @@ fn reached(files: &[File]) -> BTreeMap<String, bool> {
     reached
 }
 
-fn test_files(files: &[File]) -> BTreeSet<String> {
+/// The files that are compiled for tests only.
+pub fn test_files(files: &[File]) -> BTreeSet<String> {
     reached(files).into_iter().filter(|(_, is_test)| *is_test).map(|(path, _)| path).collect()
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Longest latency told apart, in nanoseconds; longer ones count as this.
 const CEILING_NS: u64 = 3_600_000_000_000;
@@ -27,7 +27,7 @@ pub fn ns(span: Duration) -> u64 {
 }
 
 /// The percentiles that every report names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// How many were measured.
     pub count: u64,

@@ -15,9 +15,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::latency;
+use crate::latency::{self, Percentiles};
 use crate::ledger::{Side, read};
 use crate::message::Mark;
 
@@ -48,8 +48,12 @@ pub struct Verdict {
     /// Some of the damaged.
     pub damaged_marks: Vec<String>,
     /// From the message's start to its first receipt by a recipient.
-    #[serde(skip)]
+    #[serde(serialize_with = "percentiles")]
     pub end_to_end: Histogram<u64>,
+}
+
+fn percentiles<S: Serializer>(histogram: &Histogram<u64>, to: S) -> Result<S::Ok, S::Error> {
+    Percentiles::from(histogram).serialize(to)
 }
 
 impl Verdict {
@@ -224,6 +228,8 @@ mod tests {
         assert!(verdict.is_good());
         assert_eq!((verdict.messages, verdict.sent, verdict.received), (2, 3, 3));
         assert_eq!(verdict.end_to_end.len(), 3);
+        let json = serde_json::to_value(&verdict).unwrap();
+        assert_eq!(json["end_to_end"]["count"], 3);
         assert_eq!((verdict.duplicated, verdict.unacknowledged), (0, 0));
     }
 

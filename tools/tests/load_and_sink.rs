@@ -2,40 +2,17 @@
 //! what one says it sent, the other must have; what the sink does wrong on
 //! purpose, the load generator must count.
 
+#[path = "support/pair.rs"]
+mod pair;
+
 use std::fs;
 use std::path::Path;
 
 use clap::Parser;
+use pair::{count, load, sink, verified};
+use ringpost_tools::load;
 use ringpost_tools::load::options::Cli;
-use ringpost_tools::load::report::Report;
-use ringpost_tools::sink::Sink;
-use ringpost_tools::sink::options::Options;
-use ringpost_tools::verify::{Verdict, compare};
-use ringpost_tools::{load, sink};
-
-fn sink(arguments: &[&str]) -> Sink {
-    let given = ["ringpost-sink", "--listen", "127.0.0.1:0"].iter().chain(arguments);
-    sink::start(&Options::parse_from(given)).unwrap()
-}
-
-fn load(target: &Sink, arguments: &str) -> Report {
-    let target = format!("--target={}", target.addresses[0]);
-    let given = ["ringpost-load", &target].into_iter().chain(arguments.split_whitespace());
-    load::run(&Cli::parse_from(given).options).unwrap()
-}
-
-/// A run against a sink with ledgers on both sides.
-fn verified(sink_arguments: &[&str], load_arguments: &str) -> (Report, Verdict) {
-    let dir = tempfile::tempdir().unwrap();
-    let (sent, received) = (dir.path().join("sent"), dir.path().join("received"));
-    let ledger = format!("--ledger={}", received.display());
-    let arguments: Vec<&str> = sink_arguments.iter().copied().chain([ledger.as_str()]).collect();
-    let sink = sink(&arguments);
-    let report = load(&sink, &format!("{load_arguments} --ledger={}", sent.display()));
-    sink.stop().unwrap();
-    let verdict = compare(&[sent], &received, |_| ()).unwrap();
-    (report, verdict)
-}
+use ringpost_tools::verify::compare;
 
 #[test]
 fn all_that_was_accepted_arrived_unchanged() {
@@ -108,11 +85,6 @@ fn warm_up_is_left_out() {
     assert_eq!(report.messages.accepted_in_all, 100);
     assert_eq!(report.messages.accepted, 50);
     assert_eq!(report.latency.accept.count, 50);
-}
-
-fn count(report: &Report, stage: &str, what: &str) -> u64 {
-    let found = report.failures.iter().find(|one| one.stage == stage && one.what == what);
-    found.map_or(0, |one| one.count)
 }
 
 #[test]

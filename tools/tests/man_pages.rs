@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::{Command, CommandFactory};
-use ringpost_tools::{demo, load, segments, sink};
+use ringpost_tools::{compare, demo, load, segments, sink};
 
 fn options(command: &Command) -> BTreeSet<String> {
     let own = command.get_arguments().filter_map(|argument| argument.get_long());
@@ -33,6 +33,7 @@ fn pages_and_options_agree() {
         ("ringpost-load", load::options::Cli::command()),
         ("ringpost-sink", sink::options::Options::command()),
         ("ringpost-demo", demo::options::Options::command()),
+        ("ringpost-compare", compare::options::Options::command()),
         ("ringpost-segments", segments::Cli::command()),
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/man/{tool}.md"));

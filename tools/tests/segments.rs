@@ -137,6 +137,19 @@ fn a_message_whose_old_copy_is_still_there_is_recovered_once() {
 }
 
 #[test]
+fn what_senders_asked_about_reports_is_recovered() {
+    let log = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/log-v3");
+    let (_, text, found) = recovered(log.to_str().unwrap(), &[]);
+    let asks = found.iter().find(|(sender, ..)| sender == "asks@example.com");
+    let (_, described, _) = asks.unwrap_or_else(|| panic!("{text}"));
+    assert_eq!((&described["ret"], &described["envid"]), (&"HDRS".into(), &"QQ+2B1".into()));
+    let second = &described["recipients"][1];
+    assert_eq!(second["notify"], serde_json::json!(["FAILURE", "DELAY"]));
+    assert_eq!(second["orcpt"], "rfc822;r+2B1@example.org");
+    assert!(described["recipients"][0].get("notify").is_none());
+}
+
+#[test]
 fn some_messages_can_be_asked_for() {
     let Moved { made, ids, .. } = moved();
     let (id, missing) = (ids[2].to_string(), "0000000000000000");

@@ -12,6 +12,7 @@ use std::thread;
 
 use clap::Parser;
 use log::{Made, Maker, envelope, outcome};
+use ringpost::base::dsn::{Dsn, Notify, RecipientDsn, Ret};
 use ringpost::base::{BodyType, Disposition, Envelope, QueueId};
 use ringpost::queue::Action;
 use ringpost_tools::segments::{Cli, run};
@@ -72,7 +73,9 @@ impl Server {
         while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
             let command = std::mem::take(&mut line);
             let reply = match command.get(..4).unwrap_or_default() {
-                "EHLO" => "250-test\r\n250-8BITMIME\r\n250-PIPELINING\r\n250 SMTPUTF8\r\n",
+                "EHLO" => {
+                    "250-test\r\n250-8BITMIME\r\n250-DSN\r\n250-PIPELINING\r\n250 SMTPUTF8\r\n"
+                }
                 "MAIL" => {
                     taken = Taken { mail: command.trim_end().to_owned(), ..Taken::default() };
                     "250 ok\r\n"
@@ -165,6 +168,11 @@ fn messages_go_out_with_their_envelopes_to_who_is_left() {
         recipients: vec!["ä@example.org".into()],
         body_type: BodyType::EightBitMime,
         smtputf8: true,
+        dsn: Some(Box::new(Dsn {
+            ret: Some(Ret::Headers),
+            envid: Some("QQ+2B1".into()),
+            recipients: vec![RecipientDsn { notify: Some(Notify::NEVER), orcpt: None }],
+        })),
         ..envelope("", 1)
     };
     let long: Vec<u8> =
@@ -186,8 +194,8 @@ fn messages_go_out_with_their_envelopes_to_who_is_left() {
     assert_eq!(taken[0].mail, "MAIL FROM:<plain@example.com>");
     assert_eq!(taken[0].recipients, ["RCPT TO:<r2@example.org>"]);
     assert_eq!(taken[0].body, BODY);
-    assert_eq!(taken[1].mail, "MAIL FROM:<> BODY=8BITMIME SMTPUTF8");
-    assert_eq!(taken[1].recipients, ["RCPT TO:<ä@example.org>"]);
+    assert_eq!(taken[1].mail, "MAIL FROM:<> BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ+2B1");
+    assert_eq!(taken[1].recipients, ["RCPT TO:<ä@example.org> NOTIFY=NEVER"]);
     assert!(taken[1].body == long, "as it was, byte for byte");
     let after: Vec<_> = made.numbers("seg").iter().map(|n| read(&made, *n)).collect();
     assert!(before == after, "the log is not changed");

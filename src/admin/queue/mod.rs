@@ -17,6 +17,7 @@ use super::cli::ConfigArgs;
 use super::client::{Server, Trouble};
 use super::failure::Failure;
 use super::filter::Filter;
+use super::wire::SITES_DEFAULT;
 use crate::shard::control::Action;
 use orders::OrderArgs;
 
@@ -70,6 +71,9 @@ enum QueueCommand {
     Drop(OrderArgs),
     /// Show the state of the server, its shards and its destinations
     Summary {
+        /// How many destinations: those with most mail
+        #[arg(long, value_name = "N", default_value_t = SITES_DEFAULT)]
+        sites: usize,
         /// Print a JSON object
         #[arg(long)]
         json: bool,
@@ -126,7 +130,9 @@ pub fn run(args: &QueueArgs, out: &mut impl Write, notes: &mut impl Write) -> Re
         QueueCommand::Show { id, message, json } => {
             show::show(&mut server, id, *message, *json, &mut out)
         }
-        QueueCommand::Summary { json } => show::summarise(&mut server, *json, &mut out),
+        QueueCommand::Summary { sites, json } => {
+            show::summarise(&mut server, *sites, *json, &mut out)
+        }
         order => {
             let (action, args) = order.order().expect("the others are above");
             orders::order(&mut server, action, args, &mut out, notes)

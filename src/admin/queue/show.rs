@@ -27,13 +27,14 @@ pub(super) fn show(
     }
 }
 
-/// Prints the state of the server.
+/// Prints the state of the server, with so many destinations.
 pub(super) fn summarise(
     server: &mut Server,
+    sites: usize,
     json: bool,
     out: &mut impl Write,
 ) -> Result<(), Trouble> {
-    let Answer::Summary(summary) = server.ask(&Ask::Summary {})? else {
+    let Answer::Summary(summary) = server.ask(&Ask::Summary { sites })? else {
         return Err(server.unexpected());
     };
     if json {

@@ -5,7 +5,7 @@ use clap::Parser;
 use super::*;
 use crate::admin::fake::{self, Manner};
 use crate::admin::socket::AdminSocket;
-use crate::admin::view::{MessageView, ShownView, Summary};
+use crate::admin::view::{MessageView, RestView, ShownView, Summary};
 use crate::base::ShardId;
 
 #[derive(Parser)]
@@ -98,6 +98,7 @@ fn filters_reach_the_shards() {
         ("list --json --larger-than 1KiB", 0),
         ("list --json --state active", 2),
         ("list --json --state deferred", 6),
+        ("list --json --state waiting", 0),
         ("list --json --state hold", 2),
     ] {
         let (text, done) = queue(TWO, words);
@@ -112,7 +113,7 @@ fn filters_reach_the_shards() {
 fn wrong_words_are_usage_errors_before_anybody_is_asked() {
     for (words, says) in [
         ("list --older-than 5", "--older-than: \"5\""),
-        ("list --state held", "active, deferred or hold"),
+        ("list --state held", "active, deferred, waiting or hold"),
         ("drop", "--all"),
         ("hold --json", "`ringpost queue hold` ids"),
         ("retry nonsense", "not a queue id"),
@@ -250,7 +251,11 @@ fn show_gives_details_or_the_bytes_themselves() {
         "sender     MAILER-DAEMON",
         "client     192.0.2.7",
         "recipient  r2@example.org",
+        "  site     127.0.0.1:2526",
+        "  owner    shard 1",
         "  next     2023-11-14T22:19:20Z",
+        "  why      retry 2 of 7, then every 4h",
+        "  at       2023-11-14T22:14:20Z",
         "  last     127.0.0.1:2526 said: 450 4.2.0 mailbox busy",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
@@ -262,6 +267,24 @@ fn show_gives_details_or_the_bytes_themselves() {
     done.unwrap();
     let shown: ShownView = serde_json::from_str(&text).unwrap();
     assert_eq!(shown.helo, "client.example");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        json["recipients"][0],
+        serde_json::json!({
+            "address": "r2@example.org",
+            "delay_reason": "127.0.0.1:2526 said: 450 4.2.0 mailbox busy",
+            "attempts": 2,
+            "next_attempt": 1_700_000_360u64,
+            "site": "127.0.0.1:2526",
+            "owner": 1,
+            "why": "retry 2 of 7, then every 4h",
+            "last": {
+                "reply": "450 4.2.0 mailbox busy",
+                "host": "127.0.0.1:2526",
+                "time": 1_700_000_060u64,
+            },
+        })
+    );
 }
 
 #[test]
@@ -281,6 +304,26 @@ fn summary_says_what_is_wrong() {
     done.unwrap();
     let summary: Summary = serde_json::from_str(&text).unwrap();
     assert_eq!(summary.status, "ok");
+}
+
+#[test]
+fn summary_has_each_destination_once_and_the_others_in_sum() {
+    let (text, done) = queue(TWO, "summary");
+    done.unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let site = lines.iter().position(|line| line.ends_with("  127.0.0.1:2526")).unwrap();
+    assert_eq!(lines[site - 1], "  Waiting     Out  Queued  Open/now/max  Shard  Destination");
+    assert_eq!(lines[site], "       12      10       8        2/2/20   each  127.0.0.1:2526");
+    assert!(lines[site + 1].ends_with("left alone until 2023-11-14T22:19:20Z: connection refused"));
+    assert_eq!(lines[site + 2], "        6       4       2             2         (3 others)");
+    assert_eq!(lines.len(), site + 3, "{text}");
+
+    let (text, done) = queue(TWO, "summary --sites 0 --json");
+    done.unwrap();
+    let summary: Summary = serde_json::from_str(&text).unwrap();
+    assert_eq!(summary.sites, []);
+    let rest = RestView { sites: 4, queued: 10, out: 14, waiting: 18, connections: 4 };
+    assert_eq!(summary.sites_rest, Some(rest));
 }
 
 #[test]

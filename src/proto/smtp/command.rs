@@ -1,5 +1,5 @@
 //! Commands as clients send them (RFC 5321, 4.1.1; parameters of RFC 1870,
-//! 6152 and 6531).
+//! 3461, 6152 and 6531).
 //!
 //! Called by the server engine with one line, its CRLF taken off. Parsing
 //! borrows from the line and never allocates.
@@ -10,6 +10,7 @@
 use std::str::from_utf8;
 
 use crate::base::BodyType;
+use crate::base::dsn::{self, Notify, Ret};
 use crate::base::limits::DOMAIN_MAX;
 use crate::proto::address::{BadAddress, Path};
 
@@ -22,8 +23,8 @@ pub enum Command<'a> {
     Helo(&'a str),
     /// `MAIL FROM:<path> [parameters]`.
     Mail(MailFrom<'a>),
-    /// `RCPT TO:<path>`.
-    Rcpt(Path<'a>),
+    /// `RCPT TO:<path> [parameters]`.
+    Rcpt(RcptTo<'a>),
     /// `DATA`.
     Data,
     /// `RSET`.
@@ -51,13 +52,29 @@ pub struct MailFrom<'a> {
     pub body: Option<BodyType>,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    /// RET (RFC 3461).
+    pub ret: Option<Ret>,
+    /// ENVID (RFC 3461), encoded as it came; well-formed.
+    pub envid: Option<&'a str>,
 }
 
 impl MailFrom<'_> {
     /// True when any parameter of an extension was given.
     pub fn has_parameters(&self) -> bool {
-        self.size.is_some() || self.body.is_some() || self.smtputf8
+        let of_size_or_form = self.size.is_some() || self.body.is_some() || self.smtputf8;
+        of_size_or_form || self.ret.is_some() || self.envid.is_some()
     }
+}
+
+/// What RCPT says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RcptTo<'a> {
+    /// The forward-path.
+    pub path: Path<'a>,
+    /// NOTIFY (RFC 3461).
+    pub notify: Option<Notify>,
+    /// ORCPT (RFC 3461), encoded as it came; well-formed.
+    pub orcpt: Option<&'a str>,
 }
 
 /// Why a line is no command.
@@ -183,53 +200,88 @@ fn mail(rest: &[u8]) -> Result<MailFrom<'_>, BadCommand> {
     {
         return Err(BadCommand::Sender(BadAddress::NoDomain));
     }
-    let mut mail = MailFrom { path, size: None, body: None, smtputf8: false };
-    if !parameters.is_empty() {
-        mail_parameters(parameters, &mut mail)?;
+    let mut mail =
+        MailFrom { path, size: None, body: None, smtputf8: false, ret: None, envid: None };
+    match parameters.first() {
+        None => {}
+        Some(b' ') => words(parameters).try_for_each(|word| mail_parameter(word, &mut mail))?,
+        Some(_) => return Err(BadCommand::Sender(BadAddress::Brackets)),
     }
     Ok(mail)
 }
 
-fn recipient(rest: &[u8]) -> Result<Path<'_>, BadCommand> {
+fn recipient(rest: &[u8]) -> Result<RcptTo<'_>, BadCommand> {
     let rest = path_of(rest, "TO:", "write RCPT TO:<address>")?;
     let (path, parameters) = Path::parse(rest).map_err(BadCommand::Recipient)?;
     if path == Path::Null {
         return Err(BadCommand::NullRecipient);
     }
+    let mut to = RcptTo { path, notify: None, orcpt: None };
     match parameters.first() {
-        None => Ok(path),
-        Some(b' ') => Err(BadCommand::UnknownParameter),
-        Some(_) => Err(BadCommand::Recipient(BadAddress::Brackets)),
+        None => {}
+        Some(b' ') => words(parameters).try_for_each(|word| recipient_parameter(word, &mut to))?,
+        Some(_) => return Err(BadCommand::Recipient(BadAddress::Brackets)),
+    }
+    Ok(to)
+}
+
+/// The words of `SP keyword [ "=" value ] ...` (4.1.2, `Mail-parameters`).
+fn words(parameters: &[u8]) -> impl Iterator<Item = &[u8]> {
+    parameters.split(|&byte| byte == b' ').filter(|word| !word.is_empty())
+}
+
+/// The keyword of a parameter, and its value.
+fn keyword(parameter: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(b'=', parameter) {
+        Some(at) => (&parameter[..at], Some(&parameter[at + 1..])),
+        None => (parameter, None),
     }
 }
 
-/// `SP keyword [ "=" value ] ...` (4.1.2, `Mail-parameters`).
-fn mail_parameters(parameters: &[u8], mail: &mut MailFrom<'_>) -> Result<(), BadCommand> {
-    if parameters[0] != b' ' {
-        return Err(BadCommand::Sender(BadAddress::Brackets));
-    }
-    for parameter in parameters.split(|&byte| byte == b' ').filter(|word| !word.is_empty()) {
-        let (keyword, value) = match memchr::memchr(b'=', parameter) {
-            Some(at) => (&parameter[..at], Some(&parameter[at + 1..])),
-            None => (parameter, None),
-        };
-        if keyword.eq_ignore_ascii_case(b"SIZE") {
-            let size = value.and_then(size).ok_or(BadCommand::Parameter("write SIZE=octets"))?;
-            once(&mut mail.size, size, "SIZE was given twice")?;
-        } else if keyword.eq_ignore_ascii_case(b"BODY") {
-            let body = value.and_then(body_type);
-            let body = body.ok_or(BadCommand::Parameter("BODY is 7BIT or 8BITMIME"))?;
-            once(&mut mail.body, body, "BODY was given twice")?;
-        } else if keyword.eq_ignore_ascii_case(b"SMTPUTF8") {
-            if value.is_some() || mail.smtputf8 {
-                return Err(BadCommand::Parameter("SMTPUTF8 has no value and is given once"));
-            }
-            mail.smtputf8 = true;
-        } else {
-            return Err(BadCommand::UnknownParameter);
+fn mail_parameter<'a>(parameter: &'a [u8], mail: &mut MailFrom<'a>) -> Result<(), BadCommand> {
+    let (keyword, value) = keyword(parameter);
+    if keyword.eq_ignore_ascii_case(b"SIZE") {
+        let size = value.and_then(size).ok_or(BadCommand::Parameter("write SIZE=octets"))?;
+        once(&mut mail.size, size, "SIZE was given twice")
+    } else if keyword.eq_ignore_ascii_case(b"BODY") {
+        let body = value.and_then(body_type);
+        let body = body.ok_or(BadCommand::Parameter("BODY is 7BIT or 8BITMIME"))?;
+        once(&mut mail.body, body, "BODY was given twice")
+    } else if keyword.eq_ignore_ascii_case(b"SMTPUTF8") {
+        if value.is_some() || mail.smtputf8 {
+            return Err(BadCommand::Parameter("SMTPUTF8 has no value and is given once"));
         }
+        mail.smtputf8 = true;
+        Ok(())
+    } else if keyword.eq_ignore_ascii_case(b"RET") {
+        let ret = value.and_then(Ret::parse).ok_or(BadCommand::Parameter("RET is FULL or HDRS"))?;
+        once(&mut mail.ret, ret, "RET was given twice")
+    } else if keyword.eq_ignore_ascii_case(b"ENVID") {
+        let envid =
+            value.filter(|value| dsn::is_envid(value)).and_then(|envid| from_utf8(envid).ok());
+        let envid = envid
+            .ok_or(BadCommand::Parameter("ENVID is up to 100 characters of printable xtext"))?;
+        once(&mut mail.envid, envid, "ENVID was given twice")
+    } else {
+        Err(BadCommand::UnknownParameter)
     }
-    Ok(())
+}
+
+fn recipient_parameter<'a>(parameter: &'a [u8], to: &mut RcptTo<'a>) -> Result<(), BadCommand> {
+    let (keyword, value) = keyword(parameter);
+    if keyword.eq_ignore_ascii_case(b"NOTIFY") {
+        let notify = value.and_then(Notify::parse).ok_or(BadCommand::Parameter(
+            "NOTIFY is NEVER, or some of SUCCESS, FAILURE and DELAY with commas between",
+        ))?;
+        once(&mut to.notify, notify, "NOTIFY was given twice")
+    } else if keyword.eq_ignore_ascii_case(b"ORCPT") {
+        let orcpt = value.and_then(dsn::orcpt).ok_or(BadCommand::Parameter(
+            "ORCPT is type;address, the address in printable xtext, up to 500 characters",
+        ))?;
+        once(&mut to.orcpt, orcpt, "ORCPT was given twice")
+    } else {
+        Err(BadCommand::UnknownParameter)
+    }
 }
 
 fn once<T>(slot: &mut Option<T>, value: T, twice: &'static str) -> Result<(), BadCommand> {
@@ -310,8 +362,39 @@ mod tests {
         ] {
             assert_eq!(parse(line), Err(BadCommand::Parameter(bad)), "{line:?}");
         }
-        for line in ["MAIL FROM:<> AUTH=<>", "MAIL FROM:<> =", "RCPT TO:<a@b> NOTIFY=NEVER"] {
+        for line in ["MAIL FROM:<> AUTH=<>", "MAIL FROM:<> =", "RCPT TO:<a@b> RET=FULL"] {
             assert_eq!(parse(line), Err(BadCommand::UnknownParameter), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_about_reports_are_read() {
+        let mail = mail_of("MAIL FROM:<s@a> ret=hdrs ENVID=QQ+2B1");
+        assert_eq!((mail.ret, mail.envid), (Some(Ret::Headers), Some("QQ+2B1")));
+        assert!(mail.has_parameters());
+        let line = "RCPT TO:<r@b> NOTIFY=success,DELAY  ORCPT=rfc822;R+2B@b";
+        let Ok(Command::Rcpt(to)) = parse(line) else { panic!("{line}") };
+        let notify = Notify { success: true, failure: false, delay: true };
+        assert_eq!((to.notify, to.orcpt), (Some(notify), Some("rfc822;R+2B@b")));
+        for (line, bad) in [
+            ("MAIL FROM:<> RET", "RET is FULL or HDRS"),
+            ("MAIL FROM:<> RET=BODY", "RET is FULL or HDRS"),
+            ("MAIL FROM:<> RET=FULL RET=FULL", "RET was given twice"),
+            ("MAIL FROM:<> ENVID=a ENVID=a", "ENVID was given twice"),
+            ("RCPT TO:<a@b> NOTIFY=DELAY NOTIFY=DELAY", "NOTIFY was given twice"),
+            ("RCPT TO:<a@b> ORCPT=x;y ORCPT=x;y", "ORCPT was given twice"),
+        ] {
+            assert_eq!(parse(line), Err(BadCommand::Parameter(bad)), "{line:?}");
+        }
+        for line in ["MAIL FROM:<> ENVID", "MAIL FROM:<> ENVID=", "MAIL FROM:<> ENVID=a+0D"] {
+            assert!(
+                matches!(parse(line), Err(BadCommand::Parameter(bad)) if bad.contains("ENVID"))
+            );
+        }
+        for line in ["RCPT TO:<a@b> NOTIFY", "RCPT TO:<a@b> NOTIFY=NEVER,DELAY"] {
+            assert!(
+                matches!(parse(line), Err(BadCommand::Parameter(bad)) if bad.contains("NOTIFY"))
+            );
         }
     }
 

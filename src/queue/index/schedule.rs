@@ -74,10 +74,13 @@ impl Index {
     pub(in crate::queue) fn next_due(&mut self) -> Option<UnixMillis> {
         loop {
             let &Reverse((at, id)) = self.schedule.due.peek()?;
-            if self.get(id).and_then(Entry::next_due).is_some_and(|next| next <= at) {
+            let next = self.get(id).and_then(Entry::next_due);
+            if next.is_some_and(|next| next <= at) {
                 return Some(UnixMillis(at));
             }
             self.schedule.due.pop();
+            // It may have stood for a recipient that is due later, too.
+            self.schedule.push(next, id);
         }
     }
 
@@ -138,11 +141,7 @@ impl Index {
     }
 
     /// Takes out those of `recipients` that wait for their destination.
-    pub(in crate::queue) fn unpark(
-        &mut self,
-        id: Place,
-        recipients: &[u16],
-    ) -> SmallVec<[u16; 1]> {
+    pub(in crate::queue) fn unpark(&mut self, id: Place, recipients: &[u16]) -> SmallVec<[u16; 1]> {
         let mut taken = SmallVec::new();
         let Some(entry) = self.get_mut(id) else { return taken };
         for &recipient in recipients {

@@ -4,9 +4,10 @@
 //!
 //! Envelopes and outcomes are rkyv archives; the rest are a few integers.
 //!
-//! `survivors` is the state of messages said again, `moved` a message said again
+//! `envelope` is what goes before a body, `survivors` is the state of messages said again, `moved` a message said again
 //! whole, `order` what an operator wanted.
 
+mod envelope;
 mod moved;
 mod order;
 mod survivors;
@@ -14,9 +15,9 @@ mod survivors;
 use rkyv::rancor;
 
 use super::format::{Kind, read_u32, read_u64};
-use crate::base::envelope::ArchivedEnvelope;
 use crate::base::{Envelope, Outcome, Place};
 
+pub use envelope::{EnvelopeFacts, decode_envelope, encode_envelope, envelope_facts};
 pub use moved::{MOVED_PREFIX, Moved};
 pub use order::{Order, OrderKind};
 pub use survivors::{Known, Survivor, Survivors};
@@ -59,45 +60,6 @@ impl Mark {
         }
         Ok(Mark { durable: read_place(payload, 0), previous: read_place(payload, 8) })
     }
-}
-
-/// Appends the archive of `envelope`.
-pub fn encode_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
-    rkyv::api::high::to_bytes_in::<_, rancor::Error>(envelope, &mut *out)
-        .expect("an envelope is plain data, and a vector takes it");
-}
-
-/// What the index needs of an envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EnvelopeFacts {
-    /// Number of recipients, at least one.
-    pub recipients: u16,
-    /// `Envelope::arrival_ms`.
-    pub arrival_ms: u64,
-}
-
-/// Validates an envelope without building it.
-///
-/// # Errors
-/// It is no envelope, or one with no recipient or too many.
-pub fn envelope_facts(bytes: &[u8]) -> Result<EnvelopeFacts, Malformed> {
-    let archived = rkyv::access::<ArchivedEnvelope, rancor::Failure>(bytes)
-        .map_err(|_| Malformed("an envelope that does not validate"))?;
-    match u16::try_from(archived.recipients.len()) {
-        Ok(0) | Err(_) => Err(Malformed("an envelope without recipients, or with too many")),
-        Ok(recipients) => {
-            Ok(EnvelopeFacts { recipients, arrival_ms: archived.arrival_ms.to_native() })
-        }
-    }
-}
-
-/// Reads an envelope.
-///
-/// # Errors
-/// It does not validate.
-pub fn decode_envelope(bytes: &[u8]) -> Result<Envelope, Malformed> {
-    rkyv::from_bytes::<Envelope, rancor::Failure>(bytes)
-        .map_err(|_| Malformed("an envelope that does not validate"))
 }
 
 /// Begins the payload of a [`Kind::Chunk`]: the head of its message.
@@ -398,27 +360,9 @@ mod tests {
         let mut outcomes = Vec::new();
         begin_outcomes(PLACE, &mut outcomes);
         push_outcome(&outcome(0), &mut outcomes);
-        let mut envelope = Vec::new();
-        encode_envelope(
-            &Envelope { recipients: vec!["b@example.org".into()], ..Envelope::default() },
-            &mut envelope,
-        );
         for cut in 0..outcomes.len() {
             // Eight bytes are a record about no recipient.
             assert_eq!(decode_outcomes(&outcomes[..cut]).is_ok(), cut == 8, "{cut}");
         }
-        assert_eq!(envelope_facts(&envelope).unwrap().recipients, 1);
-        for cut in 0..envelope.len() {
-            let facts = envelope_facts(&envelope[..cut]);
-            assert!(facts.is_err() || cut > 0, "{cut}: {facts:?}");
-        }
-        assert!(envelope_facts(&[]).is_err());
-    }
-
-    #[test]
-    fn an_envelope_without_recipients_is_malformed() {
-        let mut bytes = Vec::new();
-        encode_envelope(&Envelope::default(), &mut bytes);
-        assert!(envelope_facts(&bytes).is_err());
     }
 }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::base::dsn::{Dsn, Notify, RecipientDsn, Ret};
 use crate::queue::Action;
 use crate::queue::format::FORMAT_VERSION;
 
@@ -22,7 +23,7 @@ fn long_body() -> Vec<u8> {
 type Expected = (&'static str, Vec<u8>, Vec<(u16, u16)>);
 
 /// What the log is about, in the order of its ids. Holds and moves came with
-/// version 2.
+/// version 2, what senders ask about reports with version 3.
 fn expected(version: u32) -> Vec<Expected> {
     let mut all = vec![
         ("deferred@example.com", b"Subject: 1\r\n\r\none\r\n.\r\n".to_vec(), vec![(1, 3), (2, 0)]),
@@ -32,7 +33,18 @@ fn expected(version: u32) -> Vec<Expected> {
     if version >= 2 {
         all.push(("held@example.com", b"Subject: 4\r\n\r\nheld\r\n.\r\n".to_vec(), vec![(0, 0)]));
     }
+    if version >= 3 {
+        all.push(("asks@example.com", b"Subject: 5\r\n\r\nasks\r\n.\r\n".to_vec(), vec![(1, 0)]));
+    }
     all
+}
+
+/// What the last of them asks.
+fn asked() -> Box<Dsn> {
+    let orcpt = Some("rfc822;r+2B1@example.org".to_owned());
+    let second = RecipientDsn { notify: Some(Notify::ABSENT), orcpt };
+    let recipients = vec![RecipientDsn::default(), second];
+    Box::new(Dsn { ret: Some(Ret::Headers), envid: Some("QQ+2B1".into()), recipients })
 }
 
 /// Run by hand when the format version changes, to add the new fixture.
@@ -44,7 +56,7 @@ fn write_the_fixture() {
     let record = |id, outcomes: &[Outcome]| {
         bench.run(queue.record(id, outcomes).unwrap()).unwrap().unwrap();
     };
-    let [first, long, late, held] = &expected(2)[..] else { unreachable!() };
+    let [first, long, late, held, asks] = &expected(3)[..] else { unreachable!() };
     let deferred = put(&bench, &queue, first.0, 3, &first.1);
     record(
         deferred,
@@ -70,6 +82,12 @@ fn write_the_fixture() {
     queue.put_back(held, &[0], NOW);
     let carried = queue.order(held, Action::Hold, &[0], "root (uid 0)", NOW).unwrap();
     bench.run(carried.commit).unwrap().unwrap();
+    let (asks, commit) = {
+        let envelope = Envelope { dsn: Some(asked()), ..envelope(asks.0, 2) };
+        queue.append(&envelope, |_, _| {}, &[&asks.1]).unwrap()
+    };
+    bench.run(commit).unwrap().unwrap();
+    record(asks, &[outcome(0, Disposition::Delivered, 1)]);
     queue.allow_cleaning(u64::MAX);
     (0..20).for_each(|_| filler(7000));
     bench.turn(100);
@@ -100,7 +118,9 @@ fn logs_of_every_version_open() {
         let ids = queue.ids_after(None, 9);
         assert_eq!(ids.len(), expected(version).len());
         for (id, (sender, body, recipients)) in ids.into_iter().zip(expected(version)) {
-            assert_eq!(bench.run(queue.envelope(id)).unwrap().unwrap().sender, sender);
+            let envelope = bench.run(queue.envelope(id)).unwrap().unwrap();
+            assert_eq!(envelope.sender, sender);
+            assert_eq!(envelope.dsn, sender.starts_with("asks").then(asked));
             assert_eq!(body_of(&bench, &queue, id), body);
             let state = queue.message(id).unwrap();
             let found: Vec<_> =

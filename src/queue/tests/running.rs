@@ -106,6 +106,21 @@ fn the_schedule_follows_the_outcomes() {
 }
 
 #[test]
+fn asking_what_is_due_next_forgets_nothing() {
+    let store = MemoryStore::new();
+    let (bench, queue) = start(&store);
+    let id = put(&bench, &queue, "a@example.com", 2, b"x\r\n.\r\n");
+    let both = [outcome(0, Disposition::Deferred, 1), outcome(1, Disposition::Deferred, 2)];
+    bench.run(queue.record(id, &both).unwrap()).unwrap().unwrap();
+    // The one that is due first goes; its element stood for the other as well.
+    let dropped = queue.order(id, Action::Drop, &[0], "root", NOW).unwrap();
+    bench.run(dropped.commit).unwrap().unwrap();
+    let second = UnixMillis(NOW.0 + 2000);
+    assert_eq!(queue.next_due(), Some(second));
+    assert_eq!(queue.take_due(second, 9)[0].1[..], [1]);
+}
+
+#[test]
 fn what_waits_for_its_destination_is_not_woken_before_its_time() {
     let store = MemoryStore::new();
     let (bench, queue) = start(&store);

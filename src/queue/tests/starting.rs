@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::io::memory::CrashPolicy;
-use crate::queue::format::{checkpoint_name, segment_name};
+use crate::queue::format::{FORMAT_VERSION, checkpoint_name, segment_name};
 use crate::queue::{Loading, QueueError};
 
 fn begin(store: &MemoryStore) -> (Queue<MemoryStore>, Loading<MemoryStore>) {
@@ -172,14 +172,16 @@ fn segments_of_a_later_version_are_left_alone_and_named() {
     let ids = waiting(&store, 10);
     let mut later = store.contents(&segment_name(ids[0].place.segment)).unwrap();
     for copy in [0, crate::io::store::BLOCK] {
-        later[copy + 8] = 3;
+        later[copy + 8] = FORMAT_VERSION as u8 + 1;
     }
     store.put(&segment_name(0x77), later.clone());
     let (bench, queue) = start(&store);
     assert_eq!(queue.ids_after(None, 99), ids);
     let (_, report) = open(&store.crash_image(CrashPolicy::Keep));
-    let why = "format version 3; this version of ringpost reads 1 to 2";
-    assert_eq!(report.foreign, [("00000077.seg".to_owned(), why.to_owned())]);
+    let version = FORMAT_VERSION + 1;
+    let why =
+        format!("format version {version}; this version of ringpost reads 1 to {FORMAT_VERSION}");
+    assert_eq!(report.foreign, [("00000077.seg".to_owned(), why)]);
     let id = put(&bench, &queue, "b@example.com", 1, b".\r\n");
     assert!(id.place.segment > 0x77, "its number is not used again");
     assert_eq!(store.contents(&segment_name(0x77)).unwrap(), later);

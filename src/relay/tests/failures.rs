@@ -1,6 +1,8 @@
 //! Next hops that refuse, misbehave or are not there.
 
 use super::*;
+use crate::io::clock::moved;
+use crate::io::net::{Listener, listen};
 use crate::queue::Action;
 
 const TEXT: &str = "Subject: x\r\n\r\nhello\r\n";
@@ -31,11 +33,21 @@ fn a_site_that_is_down_defers_at_once_and_is_left_alone() {
         assert_eq!(rig.queue.message(id).unwrap().recipients[0].attempts, 1);
         let failures = || rig.counters.borrow().outbound_connect_failures;
         assert_eq!(failures(), 2, "each host was tried");
-        rig.mail(&["b@x.org"], TEXT).await;
-        rig.outcomes(2).await;
+        let second = rig.mail(&["b@x.org"], TEXT).await;
+        let waits = rig.queue.message(second).unwrap().recipients.remove(0);
+        assert!(waits.waiting && waits.attempts == 0, "it waits, untried: {waits:?}");
         assert_eq!(failures(), 2, "nobody was tried during the back-off");
         let site = rig.relay.sites().remove(0);
         assert!(site.back_off_until.is_some() && site.last_failure.is_some(), "{site:?}");
+        let standing = rig.relay.standing("b@x.org", &waits, None);
+        assert!(standing.why.starts_with("back-off of the site"), "{standing:?}");
+        assert_eq!(
+            standing.next_attempt.map(UnixMillis::as_secs),
+            site.back_off_until.map(UnixMillis::as_secs)
+        );
+        rig.relay.hurry("b@x.org");
+        rig.outcomes(2).await;
+        assert_eq!(failures(), 4, "an operator had it tried");
         rig.drain().await;
     });
 }
@@ -316,11 +328,41 @@ fn every_handle_comes_back_once_whatever_the_peer_does() {
         for n in 0..60 {
             rig.mail(&[&format!("r{n}@x.org")], TEXT).await;
         }
+        while rig.told.outcomes.borrow().len() < 60 {
+            // What waits for the end of the site's back-off has it now.
+            rig.relay.hurry("r@x.org");
+            sleep(Duration::from_millis(2)).await;
+        }
         let outcomes = rig.outcomes(60).await;
         let mut ids: Vec<_> = outcomes.iter().map(|(id, ..)| *id).collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), 60);
+        rig.drain().await;
+    });
+}
+
+#[test]
+fn a_reply_that_comes_in_drips_has_to_be_whole_in_time() {
+    run(|| async {
+        let listener = Listener::adopt(listen("127.0.0.1:0".parse().unwrap()).unwrap());
+        let rig = Rig::new(config(&[listener.local_addr().unwrap()])).await;
+        let peer = spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"220 ").await.unwrap();
+            // An octet a minute, until the client has had enough.
+            for _ in 0..2000 {
+                if stream.write_all(b"x").await.is_err() {
+                    return;
+                }
+                moved::pass(Duration::from_secs(60));
+                sleep(Duration::from_millis(2)).await;
+            }
+        });
+        rig.mail(&["a@x.org"], TEXT).await;
+        let outcome = rig.outcome().await;
+        assert!(outcome.reply.text.contains("timed out"), "{}", outcome.reply);
+        peer.await;
         rig.drain().await;
     });
 }

@@ -131,6 +131,8 @@ fn an_old_server_gets_helo_and_one_command_at_a_time() {
 fn routes_that_are_no_hosts_settle_at_once() {
     run(|| async {
         let mut config = config(&[nobody()]);
+        config.dns.servers = vec![nobody()];
+        config.dns.timeout = Duration::from_millis(50);
         let route = |domain: &str, next_hop| Route {
             domain: domain.parse().unwrap(),
             next_hop,

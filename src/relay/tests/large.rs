@@ -122,8 +122,8 @@ fn crowded(address: SocketAddr) -> Config {
         .map(|number| Route {
             domain: format!("d{number}.org").parse().unwrap(),
             next_hop: NextHop::Hosts(vec![
-                address,
-                SocketAddr::from(([127, 0, 0, 1], number as u16 + 1)),
+                address.into(),
+                SocketAddr::from(([127, 0, 0, 1], number as u16 + 1)).into(),
             ]),
             tls: Tls::Off,
         })

@@ -1,10 +1,17 @@
 //! Relaying from a queue in memory to scripted next hops over loopback.
 
+mod changes;
 mod failures;
 mod flow;
+mod lanes;
 mod large;
 mod peer;
+mod random;
+mod reports;
+mod scale;
 mod shards;
+mod sites;
+mod time;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -12,19 +19,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::base::{Disposition, EnhancedCode};
+use crate::base::{Disposition, EnhancedCode, UnixMillis};
 use crate::config::{NextHop, Route, Tls};
-use crate::io::executor::{Task, run_pinned, within};
+use crate::io::executor::{Task, run_pinned, sleep, within};
 use crate::io::memory::MemoryStore;
 use crate::io::signal::Signal;
 use crate::queue::QueueOptions;
-use peer::{HELLO, Peer, script, takes_one};
+use peer::{HELLO, Peer, Sink, script, takes_one};
 
 /// What the relay has told of.
 #[derive(Default)]
 struct Told {
     outcomes: RefCell<Vec<(QueueId, String, Outcome)>>,
     reports: RefCell<Vec<(QueueId, QueueId)>>,
+    /// Done when a report is told of.
+    at_report: RefCell<Option<Box<dyn FnOnce()>>>,
     signal: Signal,
 }
 
@@ -38,12 +47,18 @@ impl Events for Rc<Told> {
     fn reported(&self, report: QueueId, envelope: &Envelope, id: QueueId) {
         assert_eq!(envelope.sender, "");
         self.reports.borrow_mut().push((report, id));
+        if let Some(act) = self.at_report.take() {
+            act();
+        }
     }
 }
 
 /// Shards on one executor: parcels arrive as soon as they are sent.
 #[derive(Default)]
-struct Net(RefCell<Vec<Option<Relay<MemoryStore>>>>);
+struct Net {
+    relays: RefCell<Vec<Option<Relay<MemoryStore>>>>,
+    accounts: RefCell<Option<Arc<Accounts>>>,
+}
 
 struct Port {
     net: Rc<Net>,
@@ -63,7 +78,7 @@ impl Mesh for Port {
     fn send(&self, to: ShardId, parcel: Parcel) {
         let net = Rc::clone(&self.net);
         spawn(async move {
-            let relay = net.0.borrow()[usize::from(to.0)].clone();
+            let relay = net.relays.borrow()[usize::from(to.0)].clone();
             relay.expect("shards start before mail").receive(parcel);
         })
         .detach();
@@ -82,7 +97,7 @@ struct Rig {
 
 /// A configuration that relays everything to `hosts`.
 fn config(hosts: &[SocketAddr]) -> Config {
-    let next_hop = NextHop::Hosts(hosts.to_vec());
+    let next_hop = NextHop::Hosts(hosts.iter().map(|host| (*host).into()).collect());
     let route = Route { domain: "*".parse().unwrap(), next_hop, tls: Tls::Off };
     let mut config = Config { routes: vec![route], ..Config::default() };
     config.hostname = "relay.test".into();
@@ -99,7 +114,7 @@ impl Rig {
     async fn open(config: Config, store: MemoryStore) -> Self {
         let net = Rc::new(Net::default());
         let rig = Rig::shard(config, vec![store], 0, Rc::clone(&net)).await;
-        net.0.borrow_mut().push(Some(rig.relay.clone()));
+        net.relays.borrow_mut().push(Some(rig.relay.clone()));
         rig.relay.start();
         rig
     }
@@ -112,8 +127,15 @@ impl Rig {
         let commits = spawn(queue.clone().run_commits());
         let (told, counters) = (Rc::new(Told::default()), SharedCounters::default());
         let shards = stores.len() as u16;
+        let accounts =
+            Arc::clone(net.accounts.borrow_mut().get_or_insert_with(|| Accounts::new(shards)));
+        let resolver = Resolver::new(DnsOptions::from(&config.dns));
+        resolver.start();
         let relay = Relay::new(Parts {
             config: Arc::new(config),
+            accounts,
+            resolver,
+            tick: Duration::from_millis(10),
             logs: vec![(ShardId(me), queue.clone())],
             stores: Box::new(move |log| stores[usize::from(log.0)].clone()),
             mesh: Box::new(Port { net, me, shards }),

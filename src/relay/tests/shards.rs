@@ -5,13 +5,17 @@ use super::*;
 const TEXT: &str = "Subject: x\r\n\r\nhello\r\n";
 
 /// `count` shards that have one lane together, on the first or any other.
-async fn shards(count: u16, address: SocketAddr) -> Vec<Rig> {
+pub(super) async fn shards(count: u16, address: SocketAddr) -> Vec<Rig> {
+    shards_with(count, config(&[address])).await
+}
+
+async fn shards_with(count: u16, config: Config) -> Vec<Rig> {
     let stores: Vec<_> = (0..count).map(|_| MemoryStore::new()).collect();
     let net = Rc::new(Net::default());
     let mut rigs = Vec::new();
     for me in 0..count {
-        let rig = Rig::shard(config(&[address]), stores.clone(), me, Rc::clone(&net)).await;
-        net.0.borrow_mut().push(Some(rig.relay.clone()));
+        let rig = Rig::shard(config.clone(), stores.clone(), me, Rc::clone(&net)).await;
+        net.relays.borrow_mut().push(Some(rig.relay.clone()));
         rigs.push(rig);
     }
     rigs.iter().for_each(|rig| rig.relay.start());
@@ -44,6 +48,35 @@ fn handles_cross_to_the_lane_and_outcomes_come_home() {
         }
         let seen = peer.finish().await.remove(0);
         assert!(seen[4].ends_with("hello\r\n.\r\n"));
+    });
+}
+
+#[test]
+fn a_lane_that_is_told_to_make_way_does() {
+    run(|| async {
+        let peer = Sink::at("127.0.0.1:0".parse().unwrap());
+        let mut config = config(&[peer.address]);
+        config.delivery.connections_per_site = 2;
+        config.delivery.messages_per_connection = 1_000_000;
+        let rigs = shards_with(2, config).await;
+        let many = 3000;
+        for n in 0..many {
+            rigs[0].mail(&[&format!("r{n}@x.org")], TEXT).await;
+        }
+        let all_taken = async {
+            while peer.connections.get() < 2 {
+                crate::io::executor::yield_now().await;
+            }
+        };
+        within(Duration::from_secs(20), all_taken).await.expect("one lane has both connections");
+        rigs[1].mail(&["a@x.org"], TEXT).await;
+        rigs[1].outcome().await;
+        let before = rigs[0].told.outcomes.borrow().len();
+        assert!(before < many, "the other lane had nothing left");
+        rigs[0].outcomes(many).await;
+        for rig in &rigs {
+            rig.drain().await;
+        }
     });
 }
 

@@ -105,6 +105,11 @@ impl Process {
         Ok(line.trim_end().to_owned())
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its exit status, if it has ended.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ use clap::Parser;
 use ringpost::io::process::allowed_cpus;
 
 use crate::machine::{self, Machine};
+use crate::text::grouped;
 use child::{Process, Role};
 use metrics::Figures;
 use options::Options;
@@ -219,7 +220,7 @@ impl<'a> Stage<'a> {
         }
         let (now, figures) = (Instant::now(), self.figures()?);
         let span = (now - last.0).as_secs_f64();
-        let rate = |now: u64, then: u64| chart::grouped(now.saturating_sub(then) as f64 / span);
+        let rate = |now: u64, then: u64| grouped(now.saturating_sub(then) as f64 / span);
         if io::stdout().is_terminal() {
             let p99 = figures.accepts.p99_ms_since(&last.1.accepts);
             let p99 = p99.map_or("-".to_owned(), |ms| format!("{ms}"));
@@ -227,7 +228,7 @@ impl<'a> Stage<'a> {
                 "\r\x1b[K{what:<10}{:>9} accepted/s {:>9} relayed/s {:>9} queued   p99 within {p99} ms",
                 rate(figures.accepted, last.1.accepted),
                 rate(figures.delivered, last.1.delivered),
-                chart::grouped(figures.queued as f64),
+                grouped(figures.queued as f64),
             );
             io::stdout().flush()?;
         }

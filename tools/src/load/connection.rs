@@ -9,7 +9,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringpost::io::executor::sleep;
 use ringpost::io::net::Stream;
@@ -21,6 +21,7 @@ use super::schedule::Ticket;
 use super::worker::Worker;
 use crate::latency::{self, ns};
 use crate::message::Mark;
+use crate::pattern::Counters;
 
 /// Room for replies; holds any line that the engine takes.
 const INPUT: usize = 4096;
@@ -31,18 +32,31 @@ const _: () = assert!(INPUT >= ringpost::base::limits::PEER_REPLY_LINE_MAX);
 /// with one write; larger ones are written as they lie, after their mark.
 const COPIED_MAX: usize = 64 * 1024;
 
+/// How often a second a slow reader reads, unless that is less than an octet.
+const SLOW_READS_PER_S: u32 = 10;
+
 /// A message under way.
 struct Sending {
     ticket: Ticket,
     /// When it began, or should have.
     start: Instant,
+    /// Its recipients, when they are its own.
+    recipients: Option<Vec<String>>,
     /// Indexes of recipients that were refused.
     refused: Vec<usize>,
     body_sent: bool,
+    /// Octets of it as sent, without the terminator.
+    size: u64,
+    /// CRC32C of what follows its mark, once that was sent.
+    crc: u32,
 }
 
 /// A connection and its client.
 pub struct Connection {
+    /// Its number within the run.
+    number: u64,
+    /// Octets a second that it reads at most.
+    reads_per_s: Option<u32>,
     worker: Rc<Worker>,
     plan: Arc<Plan>,
     stream: Stream,
@@ -67,12 +81,23 @@ impl Connection {
     /// Those of connect(2).
     pub async fn open(worker: Rc<Worker>) -> io::Result<Self> {
         let plan = Arc::clone(&worker.plan);
+        let number = worker.next_connection();
         let start = Instant::now();
-        let stream = Stream::connect(plan.target, plan.timeout).await?;
+        let stream = match plan.bind.len() {
+            0 => Stream::connect(plan.target, plan.timeout).await?,
+            count => {
+                let source = plan.bind[(number % count as u64) as usize];
+                Stream::connect_from(source, plan.target, plan.timeout).await?
+            }
+        };
         let connected = Instant::now();
         latency::record(&mut worker.figures.borrow_mut().connect, ns(connected - start));
         let guard = worker.watch.guard(stream.hangup());
         Ok(Connection {
+            number,
+            reads_per_s: plan
+                .slow_reader
+                .and_then(|slow| slow.takes(number).then_some(slow.octets_per_s)),
             client: Client::new(&plan.helo),
             out: Vec::with_capacity(1024 + plan.wire_max().min(COPIED_MAX)),
             worker,
@@ -126,8 +151,11 @@ impl Connection {
                 }
                 Event::SendBody => self.send_body().await?,
                 Event::Finished => {
-                    let now = Instant::now();
+                    let mut now = Instant::now();
                     self.finished(now)?;
+                    if !self.plan.think_time.is_zero() {
+                        now = self.think(now).await;
+                    }
                     self.begin_or_quit(now).await?;
                 }
                 Event::Closed(end) => {
@@ -148,7 +176,10 @@ impl Connection {
         let (start, end) = self.filled;
         self.input.copy_within(start..end, 0);
         self.filled = (0, end - start);
-        let count = self.stream.read(&mut self.input[end - start..]).await?;
+        let count = match self.reads_per_s {
+            None => self.stream.read(&mut self.input[end - start..]).await?,
+            Some(rate) => self.read_slowly(end - start, rate).await?,
+        };
         if count == 0 {
             let text = "the server closed the connection";
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
@@ -162,6 +193,26 @@ impl Connection {
             );
         }
         Ok(())
+    }
+
+    /// Reads a little behind the first `filled` octets of the input, and then
+    /// takes as long as that many octets take at `rate` a second.
+    async fn read_slowly(&mut self, filled: usize, rate: u32) -> io::Result<usize> {
+        let most = (rate / SLOW_READS_PER_S).max(1) as usize;
+        let room = self.input.len().min(filled + most);
+        let count = self.stream.read(&mut self.input[filled..room]).await?;
+        self.guard.disarm();
+        sleep(Duration::from_secs_f64(count as f64 / f64::from(rate))).await;
+        Ok(count)
+    }
+
+    /// Waits before the next message as its sender would, but not past the end
+    /// of the run; returns what time it is then.
+    async fn think(&mut self, now: Instant) -> Instant {
+        let span = self.plan.think_time.at(self.worker.draw.borrow_mut().unit());
+        self.guard.disarm();
+        sleep(self.worker.schedule.until_end(now).map_or(span, |left| span.min(left))).await;
+        Instant::now()
     }
 
     /// Begins the next message when it is due, unless one was begun already
@@ -197,19 +248,30 @@ impl Connection {
 
     /// Begins a message; `None` if the server does not offer what it needs.
     fn begin(&mut self, ticket: Ticket, now: Instant) -> Option<Sending> {
-        let template = self.plan.template(ticket.seq);
-        let transaction = Transaction {
-            sender: &self.plan.from,
-            size: template.size(),
-            eight_bit: template.eight_bit,
-            smtputf8: false,
+        let mail = self.plan.mail(ticket.seq);
+        let counters = Counters { n: ticket.seq, connection: self.number, recipient: 0 };
+        let own = match &self.plan.envelope.fixed {
+            Some(_) => None,
+            None => Some(self.plan.envelope.of(counters)),
         };
-        let recipients = self.plan.recipients.iter().map(String::as_str);
+        let (sender, recipients) =
+            own.as_ref().or(self.plan.envelope.fixed.as_ref()).expect("one of the two");
+        let size = mail.size(&counters);
+        let eight_bit = mail.template.eight_bit;
+        let transaction = Transaction { sender, size, eight_bit, ..Transaction::default() };
+        let recipients = recipients.iter().map(String::as_str);
         match self.client.begin(&transaction, recipients, &mut self.out) {
             Ok(()) => {
                 self.begun += 1;
-                let start = ticket.due.unwrap_or(now);
-                Some(Sending { ticket, start, refused: Vec::new(), body_sent: false })
+                Some(Sending {
+                    ticket,
+                    start: ticket.due.unwrap_or(now),
+                    recipients: own.map(|(_, recipients)| recipients),
+                    refused: Vec::new(),
+                    body_sent: false,
+                    size,
+                    crc: mail.template.crc,
+                })
             }
             Err(unsupported) => {
                 let mut figures = self.worker.figures.borrow_mut();
@@ -223,19 +285,26 @@ impl Connection {
     async fn send_body(&mut self) -> io::Result<()> {
         let current = self.current.as_mut().expect("a body is asked for by a message under way");
         current.body_sent = true;
-        let seq = current.ticket.seq;
-        Mark { run: self.plan.run, seq }.write(&mut self.out);
-        let template = self.plan.template(seq);
-        if template.wire.len() <= COPIED_MAX {
-            self.out.extend_from_slice(&template.wire);
+        let ticket = current.ticket;
+        Mark { run: self.plan.run, seq: ticket.seq }.write(&mut self.out);
+        let mail = self.plan.mail(ticket.seq);
+        let wire = &mail.template.wire;
+        if let Some(pattern) = &mail.pattern {
+            let begins = self.out.len();
+            let counters = Counters { n: ticket.seq, connection: self.number, recipient: 0 };
+            pattern.write(&counters, &mut self.out);
+            current.crc = crc32c::crc32c(&self.out[begins..]);
+        } else if wire.len() <= COPIED_MAX {
+            self.out.extend_from_slice(wire);
         } else {
             self.guard.arm(self.plan.timeout);
             self.stream.write_all(&self.out).await?;
             self.out.clear();
-            self.stream.write_all(&template.wire).await?;
+            self.stream.write_all(wire).await?;
         }
         self.client.body_sent();
-        if self.client.may_begin() && !self.is_worn_out() {
+        let thinks = !self.plan.think_time.is_zero();
+        if self.client.may_begin() && !thinks && !self.is_worn_out() {
             let now = Instant::now();
             if let Some(ticket) = self.worker.schedule.take_due(now) {
                 self.next = self.begin(ticket, now);
@@ -256,7 +325,7 @@ impl Connection {
             current.start = now;
         }
         let code = self.client.code();
-        let all_refused = done.refused.len() == self.plan.recipients.len();
+        let all_refused = done.refused.len() == self.plan.envelope.count();
         if done.body_sent && code / 100 == 2 {
             return self.accepted(&done, now);
         }
@@ -271,15 +340,15 @@ impl Connection {
     }
 
     fn accepted(&mut self, done: &Sending, now: Instant) -> io::Result<()> {
-        let template = self.plan.template(done.ticket.seq);
         let took = ns(now - done.start);
         let mut figures = self.worker.figures.borrow_mut();
-        figures.accepted_ever += 1;
-        figures.last = Some(now);
+        let parts = [done.start, now].map(|at| self.worker.part_of(at));
+        figures.accept(now, took, done.size, parts);
         if done.start >= self.worker.measure_from {
+            let taken = self.plan.envelope.count() - done.refused.len();
             figures.accepted += 1;
-            figures.accepted_bytes += template.size();
-            figures.accepted_recipients += (self.plan.recipients.len() - done.refused.len()) as u64;
+            figures.accepted_bytes += done.size;
+            figures.accepted_recipients += taken as u64;
             latency::record(&mut figures.accept, took);
         }
         drop(figures);
@@ -287,10 +356,12 @@ impl Connection {
         if let Some(ledger) = self.worker.ledger.borrow_mut().as_mut() {
             let mark = Mark { run: self.plan.run, seq: done.ticket.seq };
             let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let accepted = self.plan.recipients.iter().enumerate();
+            let fixed = self.plan.envelope.fixed.as_ref().map(|(_, recipients)| recipients);
+            let all = done.recipients.as_ref().or(fixed).expect("one of the two");
+            let accepted = all.iter().enumerate();
             let accepted = accepted.filter(|(index, _)| !done.refused.contains(index));
             let recipients = accepted.map(|(_, recipient)| recipient.as_bytes());
-            ledger.note(Some(mark), ns(unix), took, template.crc, recipients)?;
+            ledger.note(Some(mark), ns(unix), took, done.crc, recipients)?;
         }
         Ok(())
     }

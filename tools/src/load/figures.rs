@@ -2,12 +2,14 @@
 //! end.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use ringpost::base::Reply;
 
-use crate::latency;
+use super::plan::Plan;
+use super::series::{Bin, Coarse, Failed, Series};
+use crate::latency::{self, ns};
 
 /// Most kinds of failure told apart; the rest are counted together.
 const KINDS_MAX: usize = 64;
@@ -45,10 +47,62 @@ pub struct Figures {
     pub failures: BTreeMap<Kind, (u64, String)>,
     /// When the last message was accepted.
     pub last: Option<Instant>,
+    /// The run over time.
+    pub series: Series,
+    /// How long messages took, by the part of the profile that they began in.
+    pub parts: Vec<Histogram<u64>>,
+    /// Messages answered `250` during each part.
+    pub answered: Vec<u64>,
+    start: Instant,
 }
 
-impl Default for Figures {
-    fn default() -> Self {
+/// What is shown of a run while it goes on.
+#[derive(Clone, Default)]
+pub struct Glance {
+    /// When it was taken, from the start of the run.
+    pub at: Duration,
+    /// Length of an interval, and the messages accepted in each.
+    pub accepted: (Duration, Vec<u64>),
+    /// The last second or interval, and how many seconds it is.
+    pub recent: (Bin, f64),
+    /// Latencies of the whole run.
+    pub latency: Coarse,
+    /// Messages accepted.
+    pub total: u64,
+    /// Failures by kind: how often, and the words of the first.
+    pub failures: BTreeMap<Kind, (u64, String)>,
+}
+
+impl Glance {
+    /// Adds another worker's, taken at about the same time.
+    pub fn add(&mut self, other: &Glance) {
+        self.at = if self.at.is_zero() { other.at } else { self.at.min(other.at) };
+        let (bin, counts) = &other.accepted;
+        // Workers that double their intervals do so within a moment.
+        if self.accepted.0 != *bin {
+            self.accepted = (*bin, Vec::new());
+        }
+        let mine = &mut self.accepted.1;
+        mine.resize(mine.len().max(counts.len()), 0);
+        mine.iter_mut().zip(counts).for_each(|(mine, theirs)| *mine += theirs);
+        self.recent.0.add(&other.recent.0);
+        self.recent.1 = self.recent.1.max(other.recent.1);
+        self.latency.add(&other.latency);
+        self.total += other.total;
+        for (kind, (count, example)) in &other.failures {
+            self.failures.entry(kind.clone()).or_insert((0, example.clone())).0 += count;
+        }
+    }
+}
+
+impl Figures {
+    /// Nothing yet, of a run of `plan` that begins at `start`.
+    pub fn of_plan(plan: &Plan, start: Instant) -> Self {
+        Figures::new(start, plan.profile.as_ref().map_or(0, |profile| profile.parts().len()))
+    }
+
+    /// Nothing yet, of a run that begins at `start` and has so many parts.
+    pub fn new(start: Instant, parts: usize) -> Self {
         Figures {
             connect: latency::histogram(),
             first_reply: latency::histogram(),
@@ -61,31 +115,79 @@ impl Default for Figures {
             unanswered: 0,
             failures: BTreeMap::new(),
             last: None,
+            series: Series::default(),
+            parts: (0..parts).map(|_| latency::histogram()).collect(),
+            answered: vec![0; parts],
+            start,
         }
     }
-}
 
-impl Figures {
     /// Counts a reply that was not 2xx.
     pub fn refusal(&mut self, stage: &'static str, reply: &Reply) {
         let what = match reply.enhanced {
             Some(enhanced) => format!("{:03} {enhanced}", reply.code),
             None => format!("{:03}", reply.code),
         };
-        self.fail(stage, what, reply.text.clone());
+        let kind = if reply.is_permanent() { Failed::Rejected } else { Failed::Deferred };
+        self.fail(stage, what, reply.text.clone(), kind);
     }
 
     /// Counts a failure that is no reply.
     pub fn error(&mut self, stage: &'static str, what: String) {
-        self.fail(stage, what, String::new());
+        self.fail(stage, what, String::new(), Failed::Broken);
     }
 
-    fn fail(&mut self, stage: &'static str, what: String, example: String) {
+    fn fail(&mut self, stage: &'static str, what: String, example: String, failed: Failed) {
+        let at = ns(self.start.elapsed());
+        self.series.at(at).failed[failed as usize] += 1;
         let mut kind = Kind { stage, what };
         if self.failures.len() >= KINDS_MAX && !self.failures.contains_key(&kind) {
             kind = Kind { stage: "various", what: "others".into() };
         }
         self.failures.entry(kind).or_insert((0, example)).0 += 1;
+    }
+
+    /// Counts a message of `bytes` octets that was answered `250` at `now`,
+    /// `took` nanoseconds after its start; `parts` are those of the profile that
+    /// it began and ended in.
+    pub fn accept(&mut self, now: Instant, took: u64, bytes: u64, parts: [Option<usize>; 2]) {
+        self.accepted_ever += 1;
+        self.last = Some(now);
+        let bin = self.series.at(ns(now.saturating_duration_since(self.start)));
+        bin.accepted += 1;
+        bin.bytes += bytes;
+        bin.latency.record(took);
+        let [began, ended] = parts;
+        if let Some(part) = began {
+            latency::record(&mut self.parts[part], took);
+        }
+        if let Some(part) = ended {
+            self.answered[part] += 1;
+        }
+    }
+
+    /// What is shown of it now.
+    pub fn glance(&self) -> Glance {
+        let bin = self.series.bin();
+        let at = self.start.elapsed();
+        let now = ns(at);
+        let whole = (now / bin.as_nanos() as u64) as usize;
+        let last = ((1.0 / bin.as_secs_f64()).ceil() as usize).min(whole);
+        let mut latency = Coarse::default();
+        self.series.bins().iter().for_each(|bin| latency.add(&bin.latency));
+        Glance {
+            at,
+            accepted: (bin, self.series.bins().iter().map(|bin| bin.accepted).collect()),
+            recent: (self.series.recent(now, last), last as f64 * bin.as_secs_f64()),
+            latency,
+            total: self.accepted_ever,
+            failures: self.failures.clone(),
+        }
+    }
+
+    /// From the start to the last message accepted, if any was.
+    pub fn last_after(&self) -> Option<Duration> {
+        self.last.map(|last| last.saturating_duration_since(self.start))
     }
 
     /// Adds another worker's figures.
@@ -97,6 +199,11 @@ impl Figures {
         ] {
             mine.add(theirs).expect("all histograms have the same bounds");
         }
+        for (mine, theirs) in self.parts.iter_mut().zip(&other.parts) {
+            mine.add(theirs).expect("all histograms have the same bounds");
+        }
+        self.answered.iter_mut().zip(other.answered).for_each(|(mine, theirs)| *mine += theirs);
+        self.series.add(&other.series);
         self.accepted += other.accepted;
         self.accepted_bytes += other.accepted_bytes;
         self.accepted_recipients += other.accepted_recipients;
@@ -117,11 +224,11 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart_by_code_and_bounded() {
-        let mut figures = Figures::default();
+        let mut figures = Figures::new(Instant::now(), 0);
         let reply = |text: &str| Reply::new(450, EnhancedCode(4, 2, 0), text);
         figures.refusal("RCPT", &reply("first"));
         figures.refusal("RCPT", &reply("second"));
-        let mut total = Figures::default();
+        let mut total = Figures::new(Instant::now(), 0);
         total.add(figures);
         let (kind, (count, example)) = total.failures.first_key_value().unwrap();
         assert_eq!((kind.what.as_str(), *count, example.as_str()), ("450 4.2.0", 2, "first"));

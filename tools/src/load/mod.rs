@@ -3,18 +3,27 @@
 //! step took and what was refused.
 //!
 //! One pinned executor for each core ([`worker`]) with its share of the
-//! connections ([`connection`]) and of the messages ([`schedule`]); the main
-//! thread waits, shows progress, and adds the figures up ([`report`]).
+//! connections ([`connection`]) and of the messages ([`schedule`], [`profile`]);
+//! the main thread waits, shows how it goes ([`live`]), and adds the figures up
+//! ([`report`], [`html`]). [`knee`] makes many short runs of it, [`diff`]
+//! compares their results.
 
 pub mod connection;
+pub mod diff;
 pub mod figures;
+pub mod html;
+pub mod knee;
+pub mod live;
 pub mod options;
 pub mod plan;
+pub mod profile;
 pub mod report;
 pub mod schedule;
+pub mod series;
+pub mod sizes;
 pub mod worker;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,14 +31,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use ringpost::io::executor::{Pinned, run_pinned};
+use ringpost::io::executor::{Pinned, run_pinned, sleep};
 use ringpost::io::process::{allowed_cpus, raise_open_files};
 
 use crate::{interrupt, ledger, machine, verify};
 use figures::Figures;
-use options::{Cli, Command, Options, VerifyOptions};
+use live::Live;
+use options::{Cli, Command, DiffOptions, Options, VerifyOptions};
 use plan::Plan;
-use report::Report;
+use report::{Conditions, Report};
 use schedule::Schedule;
 use worker::{Shared, Worker};
 
@@ -39,6 +49,7 @@ const HEAD_START: Duration = Duration::from_millis(50);
 
 /// The tool with its arguments, the program's name first.
 pub fn main_with(arguments: Vec<String>) -> ExitCode {
+    let command_line = arguments.join(" ");
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -48,7 +59,9 @@ pub fn main_with(arguments: Vec<String>) -> ExitCode {
     };
     let done = match &cli.command {
         Some(Command::Verify(options)) => verify_ledgers(options),
-        None => run_and_print(&cli.options),
+        Some(Command::Diff(options)) => compare_results(options),
+        None if cli.options.find_knee.is_some() => knee::find_and_print(&cli.options),
+        None => run_and_print(&cli.options, command_line),
     };
     done.unwrap_or_else(|error| {
         eprintln!("ringpost-load: {error}");
@@ -68,8 +81,21 @@ fn verify_ledgers(options: &VerifyOptions) -> io::Result<ExitCode> {
     Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run_and_print(options: &Options) -> io::Result<ExitCode> {
-    let report = run(options)?;
+fn compare_results(options: &DiffOptions) -> io::Result<ExitCode> {
+    let comparison = diff::compare(&options.before, &options.after)?;
+    let mut out = io::stdout().lock();
+    if options.json {
+        serde_json::to_writer_pretty(&mut out, &comparison)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{comparison}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_and_print(options: &Options, command_line: String) -> io::Result<ExitCode> {
+    let mut report = run(options)?;
+    report.command_line = command_line;
     print!("{report}");
     report.write_files(options)?;
     let took_nothing = report.messages.accepted_in_all == 0;
@@ -93,37 +119,56 @@ pub fn run(options: &Options) -> io::Result<Report> {
     if let Some(path) = &options.ledger {
         ledger::create(path, ledger::Side::Sent)?;
     }
+    let cpu_before = machine::cpu_seconds(std::process::id()).unwrap_or_default();
     let start = Instant::now() + HEAD_START;
-    let end = options.end_after().map(|span| start + options.warmup + span);
-    let measure_from = start + options.warmup;
+    let measured_from = start + options.warmup;
     let shared: Vec<Arc<Shared>> = (0..workers).map(|_| Arc::default()).collect();
-    let mut threads: Vec<Pinned<io::Result<Figures>>> = Vec::new();
-    for (index, cpu) in cpus.iter().take(workers).enumerate() {
-        let share = (index, workers);
-        let schedule = Schedule::new(share, options.messages, (start, end), options.rate);
-        let (plan, shared) = (Arc::clone(&plan), Arc::clone(&shared[index]));
-        let connections = share_of(options.connections, share);
-        threads.push(run_pinned(&format!("load-{index}"), Some(*cpu), move || async move {
-            let worker = Worker::new(plan, schedule, measure_from, shared)?;
-            ringpost::io::executor::sleep(start.saturating_duration_since(Instant::now())).await;
-            worker.run(connections).await
-        })?);
-    }
-    let joiner = std::thread::spawn(move || join(threads));
-    let mut shown = 0;
-    let tick = |elapsed: Duration| {
-        if elapsed.as_secs() > shown {
-            shown = elapsed.as_secs();
-            show_progress(elapsed, &shared);
-        }
+    let threads = start_workers(options, &plan, (start, measured_from), &cpus, &shared)?;
+    let total = Figures::of_plan(&plan, start);
+    let joiner = std::thread::spawn(move || join(total, threads));
+    let mut live = Live::new(options, &plan, start);
+    let tick = |_| {
+        live.tick(&shared);
         false
     };
     let stop = || shared.iter().for_each(|one| one.stop.store(true, Ordering::Relaxed));
-    let interrupted = interrupt::wait(&joiner, tick, stop)?;
+    let waited = interrupt::wait(&joiner, tick, stop);
+    live.finish();
     let figures = joiner.join().map_err(|_| io::Error::other("a worker panicked"))??;
-    clear_progress();
-    let cpu_s = machine::cpu_seconds(std::process::id()).unwrap_or_default();
-    Ok(Report::new(options, figures, measure_from, (cpu_s, workers), interrupted))
+    let conditions = Conditions {
+        measured_from: options.warmup,
+        ended: start.elapsed(),
+        profile: plan.profile.clone(),
+        cpu_s: machine::cpu_seconds(std::process::id()).unwrap_or_default() - cpu_before,
+        cores: workers,
+        interrupted: waited?,
+    };
+    Ok(Report::new(options, figures, &conditions))
+}
+
+/// An executor for each worker.
+fn start_workers(
+    options: &Options,
+    plan: &Arc<Plan>,
+    (start, measured_from): (Instant, Instant),
+    cpus: &[usize],
+    shared: &[Arc<Shared>],
+) -> io::Result<Vec<Pinned<io::Result<Figures>>>> {
+    let end = options.end_after().map(|span| measured_from + span);
+    let workers = shared.len();
+    let one = |(index, cpu): (usize, &usize)| {
+        let share = (index, workers);
+        let profile = plan.profile.clone();
+        let schedule = Schedule::new(share, options.messages, (start, end), profile);
+        let (plan, shared) = (Arc::clone(plan), Arc::clone(&shared[index]));
+        let connections = share_of(options.connections, share);
+        run_pinned(&format!("load-{index}"), Some(*cpu), move || async move {
+            let worker = Worker::new(plan, schedule, share, (start, measured_from), shared)?;
+            sleep(start.saturating_duration_since(Instant::now())).await;
+            worker.run(connections).await
+        })
+    };
+    cpus.iter().take(workers).enumerate().map(one).collect()
 }
 
 /// Connects once, so that a wrong target is told at once and plainly.
@@ -138,26 +183,11 @@ fn share_of(connections: u32, (index, workers): (usize, usize)) -> u32 {
     (all / workers + usize::from(index < all % workers)) as u32
 }
 
-fn join(threads: Vec<Pinned<io::Result<Figures>>>) -> io::Result<Figures> {
-    let mut total = Figures::default();
+fn join(mut total: Figures, threads: Vec<Pinned<io::Result<Figures>>>) -> io::Result<Figures> {
     for thread in threads {
         total.add(thread.join()??);
     }
     Ok(total)
-}
-
-fn show_progress(elapsed: Duration, shared: &[Arc<Shared>]) {
-    if io::stderr().is_terminal() {
-        let accepted: u64 = shared.iter().map(|one| one.accepted.load(Ordering::Relaxed)).sum();
-        let rate = accepted as f64 / elapsed.as_secs_f64();
-        eprint!("\r{:>5.0} s  {accepted:>12} accepted  {rate:>9.0}/s ", elapsed.as_secs_f64());
-    }
-}
-
-fn clear_progress() {
-    if io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
-    }
 }
 
 #[cfg(test)]

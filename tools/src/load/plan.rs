@@ -1,15 +1,20 @@
 //! What a run is to do, worked out from the options once and shared by all
 //! workers.
 
+use std::fs;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::options::Options;
+use super::options::{Options, SlowReader};
+use super::profile::Profile;
 use crate::corpus;
+use crate::dist::Dist;
 use crate::draw;
-use crate::message::Template;
+use crate::message::{MARK_LINES_LEN, TERMINATOR, Template};
+use crate::pattern::{Counters, Pattern};
 
 /// A run.
 pub struct Plan {
@@ -17,21 +22,94 @@ pub struct Plan {
     pub target: SocketAddr,
     /// Said in EHLO.
     pub helo: String,
-    /// Envelope sender.
-    pub from: String,
-    /// Envelope recipients of every message.
-    pub recipients: Vec<String>,
-    templates: Vec<Template>,
+    /// Envelope of every message.
+    pub envelope: Envelope,
+    mails: Vec<Mail>,
+    order: Vec<u16>,
     /// How long a reply may take.
     pub timeout: Duration,
     /// Messages on one connection.
     pub messages_per_connection: Option<u64>,
+    /// Between an answer and the next message of its connection.
+    pub think_time: Dist,
+    /// Which connections read slowly.
+    pub slow_reader: Option<SlowReader>,
+    /// Where connections come from, in turn; empty: as the kernel chooses.
+    pub bind: Vec<IpAddr>,
     /// Whether PIPELINING may be used.
     pub pipelining: bool,
+    /// When messages begin in an open loop.
+    pub profile: Option<Arc<Profile>>,
     /// Names the run in marks.
     pub run: u32,
     /// Where messages answered 250 are noted.
     pub ledger: Option<PathBuf>,
+    /// Whether someone watches, so that figures are shown while it runs.
+    pub watched: bool,
+}
+
+/// Sender and recipients; made anew for each message if they have counters.
+pub struct Envelope {
+    /// Of all messages, when neither has counters.
+    pub fixed: Option<(String, Vec<String>)>,
+    sender: Pattern,
+    recipients: Vec<Pattern>,
+}
+
+impl Envelope {
+    fn new(sender: &str, recipients: Vec<String>) -> Self {
+        let pattern = |text: &str| Pattern::parse(text.as_bytes());
+        let patterns: Vec<Pattern> = recipients.iter().map(|text| pattern(text)).collect();
+        let is_fixed = pattern(sender).is_fixed() && patterns.iter().all(Pattern::is_fixed);
+        Envelope {
+            sender: pattern(sender),
+            recipients: patterns,
+            fixed: is_fixed.then(|| (sender.to_owned(), recipients)),
+        }
+    }
+
+    /// Recipients of each message.
+    pub fn count(&self) -> usize {
+        self.recipients.len()
+    }
+
+    /// Sender and recipients of the message that `counters` name.
+    pub fn of(&self, counters: Counters) -> (String, Vec<String>) {
+        let one = |(index, pattern): (usize, &Pattern)| {
+            pattern.text(&Counters { recipient: index as u64, ..counters })
+        };
+        (self.sender.text(&counters), self.recipients.iter().enumerate().map(one).collect())
+    }
+}
+
+/// One of the messages that take turns.
+pub struct Mail {
+    /// It as it is sent, unless it has counters.
+    pub template: Template,
+    /// It with its counters, if there are any.
+    pub pattern: Option<Pattern>,
+}
+
+impl Mail {
+    fn fixed(template: Template) -> Self {
+        Mail { template, pattern: None }
+    }
+
+    /// With counters wherever the message of a file has them. They cannot
+    /// make a line begin with a dot, so the wire form stays one.
+    fn counted(content: &[u8]) -> Self {
+        let template = Template::from_file(content);
+        let pattern = Some(Pattern::parse(&template.wire)).filter(|it| !it.is_fixed());
+        Mail { template, pattern }
+    }
+
+    /// Octets of the copy that `counters` name, without the terminator.
+    pub fn size(&self, counters: &Counters) -> u64 {
+        match &self.pattern {
+            None => self.template.size(),
+            Some(pattern) => (MARK_LINES_LEN + pattern.len(counters) - TERMINATOR.len()) as u64,
+        }
+    }
 }
 
 impl Plan {
@@ -46,32 +124,91 @@ impl Plan {
         let target = target.map_err(|error| {
             io::Error::new(error.kind(), format!("--target {}: {error}", options.target))
         })?;
-        let templates = match &options.eml {
-            Some(dir) => corpus::folder(dir)?,
-            None if options.corpus => corpus::shipped(&options.from, &options.to),
-            None => vec![Template::generated(options.size, &options.from, &options.to)],
-        };
+        let (mails, order) = mails(options)?;
+        let span = options.end_after().unwrap_or_default();
+        let profile = options.shape().map(|shape| Profile::new(&shape, options.warmup, span));
         Ok(Plan {
             target,
             helo: options.helo.clone(),
-            from: options.from.clone(),
-            recipients: options.recipient_list(),
-            templates,
+            envelope: Envelope::new(&options.from, options.recipient_list()),
+            mails,
+            order,
             timeout: options.timeout,
             messages_per_connection: options.messages_per_connection,
+            think_time: options.think_time.clone(),
+            slow_reader: options.slow_reader,
+            bind: options.bind.clone(),
             pipelining: options.pipelining,
+            profile: profile.map(Arc::new),
             run: draw::seed() as u32,
             ledger: options.ledger.clone(),
+            watched: !options.quiet,
         })
     }
 
-    /// The template of message `seq`: they take turns.
-    pub fn template(&self, seq: u64) -> &Template {
-        &self.templates[(seq % self.templates.len() as u64) as usize]
+    /// Message `seq`: they take turns.
+    pub fn mail(&self, seq: u64) -> &Mail {
+        &self.mails[usize::from(self.order[(seq % self.order.len() as u64) as usize])]
     }
 
-    /// Octets of the largest template on the wire.
+    /// Octets of the largest message on the wire.
     pub fn wire_max(&self) -> usize {
-        self.templates.iter().map(|template| template.wire.len()).max().unwrap_or(0)
+        self.mails.iter().map(|mail| mail.template.wire.len()).max().unwrap_or(0)
+    }
+}
+
+/// The messages, and in which order they take turns.
+fn mails(options: &Options) -> io::Result<(Vec<Mail>, Vec<u16>)> {
+    let (from, to) = (&options.from, &options.to);
+    let mails: Vec<Mail> = match &options.eml {
+        Some(dir) => corpus::folder(dir)?.into_iter().map(Mail::fixed).collect(),
+        None if options.corpus => corpus::shipped(from, to).into_iter().map(Mail::fixed).collect(),
+        None if !options.template.is_empty() => {
+            options.template.iter().map(|path| counted(path)).collect::<io::Result<_>>()?
+        }
+        None => {
+            let generated = |size| Mail::fixed(Template::generated(size, from, to));
+            return Ok((options.size.all().map(generated).collect(), options.size.order()));
+        }
+    };
+    let count = u16::try_from(mails.len())
+        .map_err(|_| io::Error::other("more than 65,535 messages take turns"))?;
+    Ok((mails, (0..count).collect()))
+}
+
+fn counted(path: &Path) -> io::Result<Mail> {
+    let content = fs::read(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    Ok(Mail::counted(&content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_with_counters_knows_its_size() {
+        let mail = Mail::counted(b"Subject: {n}\n\nDear {connection%7}\n.{n}\n");
+        for n in [0, 10, 12345] {
+            let counters = Counters { n, connection: 13, recipient: 0 };
+            let mut wire = Vec::new();
+            mail.pattern.as_ref().unwrap().write(&counters, &mut wire);
+            let want = format!("Subject: {n}\r\n\r\nDear 6\r\n..{n}\r\n.\r\n");
+            assert_eq!(String::from_utf8(wire).unwrap(), want);
+            assert_eq!(mail.size(&counters) as usize, MARK_LINES_LEN + want.len() - 3);
+        }
+        assert!(Mail::counted(b"A: {b}\n\n").pattern.is_none());
+    }
+
+    #[test]
+    fn an_envelope_is_made_for_each_message_only_if_it_differs() {
+        let to = vec!["r{recipient}@d{n%2}.example".to_owned(); 2];
+        let envelope = Envelope::new("s@example.org", to);
+        assert!(envelope.fixed.is_none());
+        let counters = Counters { n: 3, ..Counters::default() };
+        let (sender, recipients) = envelope.of(counters);
+        assert_eq!(sender, "s@example.org");
+        assert_eq!(recipients, ["r0@d1.example", "r1@d1.example"]);
+        assert!(Envelope::new("a@b", vec!["c@d".into()]).fixed.is_some());
     }
 }

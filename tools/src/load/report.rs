@@ -1,16 +1,20 @@
-//! The result of a run: as text on standard output, as JSON, and as a
-//! distribution for HdrHistogram's plotters.
+//! The result of a run: as text on standard output, as JSON, as a distribution
+//! for HdrHistogram's plotters, and as a page with charts (`super::html`).
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::figures::Figures;
+use super::html;
 use super::options::Options;
+use super::profile::{Profile, Shape};
+use super::series::Timeline;
 use crate::latency::{self, Percentiles};
 use crate::machine::Machine;
 
@@ -19,6 +23,10 @@ use crate::machine::Machine;
 pub struct Report {
     /// Version of the tool.
     pub version: &'static str,
+    /// How the tool was called; empty if it was not from a command line.
+    pub command_line: String,
+    /// When the run ended, in seconds since the epoch.
+    pub ended_unix_s: u64,
     /// What it ran on.
     pub machine: Machine,
     /// The server.
@@ -35,6 +43,10 @@ pub struct Report {
     pub megabytes_per_s: f64,
     /// How long things took.
     pub latency: Latency,
+    /// The parts of a ramp or of steps.
+    pub parts: Vec<Part>,
+    /// The run over time.
+    pub timeline: Timeline,
     /// Everything that was not 2xx, by kind.
     pub failures: Vec<Failure>,
     /// Processor time of the load generator, in seconds.
@@ -42,11 +54,11 @@ pub struct Report {
     /// True if a signal ended the run.
     pub interrupted: bool,
     #[serde(skip)]
-    accept: Histogram<u64>,
+    pub(super) accept: Histogram<u64>,
     #[serde(skip)]
-    connect: Histogram<u64>,
+    pub(super) connect: Histogram<u64>,
     #[serde(skip)]
-    first_reply: Histogram<u64>,
+    pub(super) first_reply: Histogram<u64>,
 }
 
 /// How the load was made.
@@ -54,12 +66,16 @@ pub struct Report {
 pub struct Load {
     /// "closed" or "open".
     pub r#loop: &'static str,
-    /// Intended messages each second, of an open loop.
+    /// Intended messages each second, of an open loop at one rate.
     pub rate: Option<f64>,
+    /// Where the rate of an open loop began and ended, if it changed.
+    pub rates: Option<(f64, f64)>,
     /// Connections at a time.
     pub connections: u32,
-    /// Octets of a message; `None` when files were sent.
+    /// Octets of a message; `None` when files or a mix were sent.
     pub size: Option<u64>,
+    /// The mail in words.
+    pub mail: String,
     /// Recipients of a message.
     pub recipients: u32,
     /// Messages on a connection.
@@ -98,6 +114,37 @@ pub struct Latency {
     pub accept: Percentiles,
 }
 
+/// Part of a ramp, or one of the steps.
+#[derive(Serialize)]
+pub struct Part {
+    /// From the start of the run.
+    pub from_s: f64,
+    /// Its end.
+    pub until_s: f64,
+    /// Messages a second that were to begin, on average.
+    pub intended_per_s: f64,
+    /// Messages a second that were accepted during it.
+    pub accepted_per_s: f64,
+    /// From a message's intended start to its 250, of those that began in it.
+    pub accept: Percentiles,
+}
+
+/// What a report is made of besides figures and options.
+pub struct Conditions {
+    /// The warm-up.
+    pub measured_from: Duration,
+    /// From the start to the end.
+    pub ended: Duration,
+    /// Of an open loop.
+    pub profile: Option<Arc<Profile>>,
+    /// Processor time used.
+    pub cpu_s: f64,
+    /// Cores used.
+    pub cores: usize,
+    /// A signal ended the run.
+    pub interrupted: bool,
+}
+
 /// A kind of failure.
 #[derive(Serialize)]
 pub struct Failure {
@@ -113,17 +160,13 @@ pub struct Failure {
 
 impl Report {
     /// Sums up `figures`.
-    pub fn new(
-        options: &Options,
-        figures: Figures,
-        measure_from: Instant,
-        (cpu_s, cores): (f64, usize),
-        interrupted: bool,
-    ) -> Self {
-        let span = figures.last.map(|last| last.saturating_duration_since(measure_from));
+    pub fn new(options: &Options, figures: Figures, conditions: &Conditions) -> Self {
+        let Conditions { measured_from, cpu_s, interrupted, .. } = *conditions;
+        let span = figures.last_after().map(|last| last.saturating_sub(measured_from));
         let seconds = span.unwrap_or_default().as_secs_f64();
+        let parts = parts(&figures, conditions);
+        let timeline = timeline(&figures, conditions);
         let each_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
-        let files = options.eml.is_some() || options.corpus;
         let mut failures: Vec<Failure> = figures
             .failures
             .into_iter()
@@ -137,18 +180,13 @@ impl Report {
         failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
         Report {
             version: env!("CARGO_PKG_VERSION"),
+            command_line: String::new(),
+            ended_unix_s: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
             machine: Machine::here(),
             target: options.target.clone(),
-            load: Load {
-                r#loop: if options.rate.is_some() { "open" } else { "closed" },
-                rate: options.rate,
-                connections: options.connections,
-                size: (!files).then_some(options.size),
-                recipients: options.recipients,
-                messages_per_connection: options.messages_per_connection,
-                pipelining: options.pipelining,
-                cores,
-            },
+            load: Load::new(options, conditions.cores),
             seconds,
             messages: Messages {
                 accepted: figures.accepted,
@@ -165,6 +203,8 @@ impl Report {
                 first_reply: Percentiles::from(&figures.first_reply),
                 accept: Percentiles::from(&figures.accept),
             },
+            parts,
+            timeline,
             failures,
             cpu_s,
             interrupted,
@@ -190,22 +230,79 @@ impl Report {
             latency::write_hgrm(&mut file, &self.accept)?;
             file.flush()?;
         }
+        if let Some(path) = &options.html {
+            std::fs::write(path, html::page(self))?;
+        }
         Ok(())
     }
+}
+
+impl Load {
+    /// That of `options`.
+    pub fn new(options: &Options, cores: usize) -> Self {
+        let sizes = options.eml.is_none() && !options.corpus && options.template.is_empty();
+        Load {
+            r#loop: if options.shape().is_some() { "open" } else { "closed" },
+            rate: options.rate,
+            rates: match options.shape() {
+                Some(Shape::Ramp(from, to)) => Some((from, to)),
+                Some(Shape::Steps(rates)) => Some((rates[0], rates[rates.len() - 1])),
+                _ => None,
+            },
+            connections: options.connections,
+            size: options.size.single().filter(|_| sizes),
+            mail: options.mail(),
+            recipients: options.recipients,
+            messages_per_connection: options.messages_per_connection,
+            pipelining: options.pipelining,
+            cores,
+        }
+    }
+
+    /// The loop and its rate in words.
+    pub fn pace(&self) -> String {
+        match (self.rate, self.rates) {
+            (Some(rate), _) => format!("open loop at {rate:.0}/s"),
+            (None, Some((from, to))) => format!("open loop from {from:.0}/s to {to:.0}/s"),
+            (None, None) => "closed loop".into(),
+        }
+    }
+}
+
+/// What came of each part of the profile.
+fn parts(figures: &Figures, conditions: &Conditions) -> Vec<Part> {
+    let parts = conditions.profile.as_ref().map_or(&[][..], |profile| profile.parts());
+    let one = |((part, histogram), answered): ((&super::profile::Part, _), &u64)| {
+        let histogram: &Histogram<u64> = histogram;
+        let span = (part.until - part.from).as_secs_f64().max(1e-9);
+        Part {
+            from_s: part.from.as_secs_f64(),
+            until_s: part.until.as_secs_f64(),
+            intended_per_s: part.rate,
+            accepted_per_s: *answered as f64 / span,
+            accept: Percentiles::from(histogram),
+        }
+    };
+    parts.iter().zip(&figures.parts).zip(&figures.answered).map(one).collect()
+}
+
+fn timeline(figures: &Figures, conditions: &Conditions) -> Timeline {
+    let Conditions { ended, measured_from, .. } = *conditions;
+    let mut timeline = Timeline::new(&figures.series, ended, measured_from);
+    if let Some(profile) = &conditions.profile {
+        let middle = |index: usize| (index as f64 + 0.5) * timeline.bin_s;
+        timeline.intended_per_s = (0..timeline.accepted_per_s.len())
+            .map(|index| profile.rate_at(Duration::from_secs_f64(middle(index))))
+            .collect();
+    }
+    timeline
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let load = &self.load;
         write!(f, "{}: {} connections", self.target, load.connections)?;
-        match load.rate {
-            Some(rate) => write!(f, ", open loop at {rate:.0}/s")?,
-            None => write!(f, ", closed loop")?,
-        }
-        if let Some(size) = load.size {
-            write!(f, ", {size} octets")?;
-        }
-        write!(f, ", {} recipient(s)", load.recipients)?;
+        write!(f, ", {}, {}, {} recipient(s)", load.pace(), load.mail, load.recipients)?;
         writeln!(f, "{}", if load.pipelining { ", pipelining" } else { "" })?;
         if self.interrupted {
             writeln!(f, "interrupted")?;
@@ -228,6 +325,21 @@ impl fmt::Display for Report {
                 ("accept", &self.accept),
             ],
         )?;
+        if !self.parts.is_empty() {
+            writeln!(
+                f,
+                "\n{:>10}{:>14}{:>14}{:>12}{:>12}",
+                "from, s", "intended/s", "accepted/s", "p50, ms", "p99, ms"
+            )?;
+            for part in &self.parts {
+                let Part { from_s, intended_per_s, accepted_per_s, accept, .. } = part;
+                let (p50, p99) = (accept.p50_ms, accept.p99_ms);
+                writeln!(
+                    f,
+                    "{from_s:>10.1}{intended_per_s:>14.0}{accepted_per_s:>14.0}{p50:>12.3}{p99:>12.3}"
+                )?;
+            }
+        }
         if !self.failures.is_empty() {
             writeln!(f, "\nnot 2xx:")?;
             for Failure { stage, what, example, count } in &self.failures {

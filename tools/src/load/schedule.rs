@@ -5,7 +5,10 @@
 //! stall is not hidden by the messages that it kept from being sent.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use super::profile::Profile;
 
 /// One message to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,24 +29,23 @@ pub struct Schedule {
     limit: u64,
     start: Instant,
     end: Option<Instant>,
-    interval: Option<Duration>,
+    profile: Option<Arc<Profile>>,
 }
 
 impl Schedule {
     /// The share of worker `index` of `workers` in a run of `messages` (no end
-    /// if `None`) from `start` to `end`, at `rate` messages a second in all.
+    /// if `None`) from `start` to `end`; in an open loop by `profile`.
     pub fn new(
         (index, workers): (usize, usize),
         messages: Option<u64>,
         (start, end): (Instant, Option<Instant>),
-        rate: Option<f64>,
+        profile: Option<Arc<Profile>>,
     ) -> Self {
         let (first, stride) = (index as u64, workers as u64);
         let limit =
             messages.map_or(u64::MAX, |all| (all + stride - 1).saturating_sub(first) / stride);
-        let interval = rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
         let (next, stopped) = (Cell::new(0), Cell::new(false));
-        Schedule { next, stopped, first, stride, limit, start, end, interval }
+        Schedule { next, stopped, first, stride, limit, start, end, profile }
     }
 
     /// The next message; `None` when the run is over.
@@ -66,9 +68,14 @@ impl Schedule {
             return None;
         }
         let seq = self.first + count * self.stride;
-        let due = self.interval.map(|interval| self.start + interval.mul_f64(seq as f64));
+        let due = self.profile.as_ref().map(|profile| self.start + profile.at(seq));
         let begins = due.unwrap_or(now);
         self.end.is_none_or(|end| begins < end).then_some(Ticket { seq, due })
+    }
+
+    /// The time left; `None` if it has no end.
+    pub fn until_end(&self, now: Instant) -> Option<Duration> {
+        self.end.map(|end| end.saturating_duration_since(now))
     }
 
     /// No further message.
@@ -85,6 +92,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::profile::Shape;
 
     #[test]
     fn workers_share_the_messages_without_gap_or_overlap() {
@@ -104,7 +112,9 @@ mod tests {
     fn open_loop_times_do_not_depend_on_when_they_are_asked_for() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let schedule = Schedule::new((0, 1), None, (start, Some(at(50))), Some(100.0));
+        let profile = Profile::new(&Shape::Constant(100.0), Duration::ZERO, Duration::ZERO);
+        let profile = Some(Arc::new(profile));
+        let schedule = Schedule::new((0, 1), None, (start, Some(at(50))), profile);
         assert_eq!(schedule.take(start).unwrap().due, Some(start));
         assert_eq!(schedule.take_due(at(5)), None);
         let late = schedule.take_due(at(48)).unwrap();

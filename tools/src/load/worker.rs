@@ -5,17 +5,18 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringpost::io::executor::{sleep, spawn};
 use ringpost::io::watch::Watch;
 
 use super::connection::Connection;
-use super::figures::Figures;
+use super::figures::{Figures, Glance};
 use super::plan::Plan;
 use super::schedule::Schedule;
+use crate::draw::{Draw, seed};
 use crate::ledger::Writer;
 
 /// Wait before connecting again after a connection that came to nothing.
@@ -31,6 +32,8 @@ pub struct Shared {
     pub accepted: AtomicU64,
     /// Set to end the run before its time.
     pub stop: AtomicBool,
+    /// How it goes, renewed several times a second if someone watches.
+    pub glance: Mutex<Glance>,
 }
 
 /// One worker.
@@ -47,29 +50,40 @@ pub struct Worker {
     pub watch: Watch,
     /// Messages that began earlier are warm-up.
     pub measure_from: Instant,
+    /// For what is left to chance.
+    pub draw: RefCell<Draw>,
+    start: Instant,
+    share: (usize, usize),
+    connections: Cell<u64>,
     shared: Arc<Shared>,
     last_heard: Cell<Instant>,
 }
 
 impl Worker {
-    /// A worker on the executor of the calling thread.
+    /// A worker, the `share.0`th of `share.1`, on the executor of the calling
+    /// thread.
     ///
     /// # Errors
     /// The ledger cannot be opened.
     pub fn new(
         plan: Arc<Plan>,
         schedule: Schedule,
-        measure_from: Instant,
+        share: (usize, usize),
+        (start, measure_from): (Instant, Instant),
         shared: Arc<Shared>,
     ) -> io::Result<Rc<Self>> {
         let ledger = plan.ledger.as_deref().map(Writer::open).transpose()?;
         Ok(Rc::new(Worker {
-            plan,
             schedule,
-            figures: RefCell::default(),
+            figures: RefCell::new(Figures::of_plan(&plan, start)),
             ledger: RefCell::new(ledger),
             watch: Watch::default(),
             measure_from,
+            draw: RefCell::new(Draw::new(seed())),
+            start,
+            share,
+            connections: Cell::new(0),
+            plan,
             shared,
             last_heard: Cell::new(Instant::now()),
         }))
@@ -89,7 +103,8 @@ impl Worker {
         }
         housekeeping.cancel().await;
         self.flush()?;
-        Ok(self.figures.take())
+        let nothing = Figures::of_plan(&self.plan, self.start);
+        Ok(self.figures.replace(nothing))
     }
 
     /// One connection after the other.
@@ -115,6 +130,11 @@ impl Worker {
     async fn keep_house(self: Rc<Self>) {
         loop {
             sleep(HOUSEKEEPING).await;
+            if self.plan.watched {
+                let glance = self.figures.borrow().glance();
+                *self.shared.glance.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+                    glance;
+            }
             if self.flush().is_err() || self.shared.stop.load(Ordering::Relaxed) {
                 self.schedule.stop();
             }
@@ -123,6 +143,19 @@ impl Worker {
 
     fn flush(&self) -> io::Result<()> {
         self.ledger.borrow_mut().as_mut().map_or(Ok(()), Writer::flush)
+    }
+
+    /// The number of a connection that is about to be made: unique in the run.
+    pub fn next_connection(&self) -> u64 {
+        let (index, workers) = self.share;
+        let count = self.connections.replace(self.connections.get() + 1);
+        index as u64 + count * workers as u64
+    }
+
+    /// The part of the profile that `at` is in.
+    pub fn part_of(&self, at: Instant) -> Option<usize> {
+        let profile = self.plan.profile.as_ref()?;
+        profile.part_of(at.saturating_duration_since(self.start))
     }
 
     /// The server has shown itself.

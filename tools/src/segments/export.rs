@@ -53,20 +53,29 @@ impl Taker for Export {
 
 fn describe(id: QueueId, seen: &Seen, mail: &Mail) -> serde_json::Value {
     let envelope = &mail.envelope;
-    let recipients = envelope.recipients.iter().zip(&seen.recipients);
+    let recipients = envelope.recipients.iter().zip(&seen.recipients).enumerate();
     let recipients: Vec<_> = recipients
-        .map(|(address, state)| {
+        .map(|(index, (address, state))| {
             let Recipient { done, held, attempts, next_ms } = *state;
-            json!({
+            let mut described = json!({
                 "address": address,
                 "pending": !done,
                 "held": held && !done,
                 "attempts": attempts,
                 "next_attempt": (!done && next_ms > 0).then_some(next_ms / 1000),
-            })
+            });
+            if let Some(asked) = envelope.recipient_dsn(index) {
+                if let Some(notify) = asked.notify {
+                    described["notify"] = notify.words().collect::<Vec<_>>().into();
+                }
+                if let Some(orcpt) = &asked.orcpt {
+                    described["orcpt"] = orcpt.as_str().into();
+                }
+            }
+            described
         })
         .collect();
-    json!({
+    let mut described = json!({
         "queue_id": id.to_string(),
         "sender": envelope.sender,
         "recipients": recipients,
@@ -75,5 +84,14 @@ fn describe(id: QueueId, seen: &Seen, mail: &Mail) -> serde_json::Value {
         "smtputf8": envelope.smtputf8,
         "client": envelope.client,
         "helo": envelope.helo,
-    })
+    });
+    if let Some(dsn) = &envelope.dsn {
+        if let Some(ret) = dsn.ret {
+            described["ret"] = ret.keyword().into();
+        }
+        if let Some(envid) = &dsn.envid {
+            described["envid"] = envid.as_str().into();
+        }
+    }
+    described
 }

@@ -10,9 +10,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use ringpost::base::QueueId;
 use ringpost::base::limits::{PEER_REPLY_LINE_MAX, RECIPIENTS_MIN};
-use ringpost::base::{BodyType, QueueId};
-use ringpost::proto::smtp::client::{Client, Event, Transaction};
+use ringpost::proto::smtp::client::{Client, Event, Recipient, Transaction};
 
 use super::mail::{Mail, Reader, Trouble};
 use super::recover::Taker;
@@ -67,7 +67,7 @@ impl Resend {
     fn offer(
         &mut self,
         mail: &Mail,
-        group: &[&str],
+        group: &[Recipient<'_>],
         reader: &mut Reader<'_>,
     ) -> Result<Answers, Trouble> {
         let connection = self.connection()?;
@@ -107,14 +107,13 @@ impl Taker for Resend {
             // What follows its end would be taken for commands.
             return Err(Trouble::Broken("its body does not end as a body must"));
         }
-        let recipients = mail.envelope.recipients.iter().zip(&seen.recipients);
-        let left: Vec<_> = recipients.filter(|(_, state)| !state.done).collect();
+        let recipients = (0..mail.envelope.recipients.len()).zip(&seen.recipients);
         let (mut wanted, mut held) = (Vec::new(), 0);
-        for (address, state) in left {
+        for (index, state) in recipients.filter(|(_, state)| !state.done) {
             if state.held && !self.held {
                 held += 1;
             } else {
-                wanted.push(address.as_str());
+                wanted.push(Recipient::of(&mail.envelope, index));
             }
         }
         if held > 0 {
@@ -125,7 +124,7 @@ impl Taker for Resend {
             let answers = self.offer(mail, group, reader)?;
             for (index, reply) in &answers.refused {
                 good = false;
-                writeln!(out, "{id}: <{}> refused: {reply}", group[*index])?;
+                writeln!(out, "{id}: <{}> refused: {reply}", group[*index].address)?;
             }
             let others = group.len() - answers.refused.len();
             match &answers.message {
@@ -251,16 +250,11 @@ impl Connection {
     fn transact(
         &mut self,
         mail: &Mail,
-        group: &[&str],
+        group: &[Recipient<'_>],
         reader: &mut Reader<'_>,
         answers: &mut Answers,
     ) -> Result<(), Trouble> {
-        let transaction = Transaction {
-            sender: &mail.envelope.sender,
-            size: mail.size,
-            eight_bit: mail.envelope.body_type == BodyType::EightBitMime,
-            smtputf8: mail.envelope.smtputf8,
-        };
+        let transaction = Transaction::of(&mail.envelope, mail.size);
         let begun = self.client.begin(&transaction, group.iter().copied(), &mut self.out);
         if let Err(unsupported) = begun {
             answers.message = Some((false, unsupported.reply().to_string()));

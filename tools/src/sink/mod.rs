@@ -3,9 +3,13 @@
 //! measured against (`--discard`), and a peer that misbehaves as asked.
 //!
 //! One pinned executor for each core ([`worker`]), a task for each connection
-//! ([`session`]); [`start`] is the whole of it as a call.
+//! ([`session`]) with its own [`mood`]; [`limits`] are kept over all of them, and
+//! [`persona`] has the words; [`start`] is the whole of it as a call.
 
+pub mod limits;
+pub mod mood;
 pub mod options;
+pub mod persona;
 pub mod receipt;
 pub mod session;
 pub mod worker;
@@ -22,7 +26,8 @@ use ringpost::io::executor::{Pinned, run_pinned};
 use ringpost::io::net::listen;
 use ringpost::io::process::{allowed_cpus, raise_open_files};
 
-use crate::{interrupt, ledger};
+use crate::{draw, interrupt, ledger};
+use limits::Limits;
 use options::Options;
 use worker::{Shared, Worker};
 
@@ -86,12 +91,15 @@ pub fn start(options: &Options) -> io::Result<Sink> {
     let mut addresses = options.listen.clone();
     let mut shared: Vec<Arc<Shared>> = Vec::new();
     let mut threads = Vec::new();
+    let limits = Arc::new(Limits::new(options.bounds()));
+    let seed = options.seed.unwrap_or_else(draw::seed);
     for (index, cpu) in cpus.iter().enumerate() {
         let listeners = listen_on(&mut addresses)?;
         let (options, mine) = (options.clone(), Arc::<Shared>::default());
+        let limits = Arc::clone(&limits);
         shared.push(Arc::clone(&mine));
         threads.push(run_pinned(&format!("sink-{index}"), Some(*cpu), move || async move {
-            Worker::new(index as u16, &options, mine)?.run(listeners).await
+            Worker::new(index as u16, &options, (seed, limits), mine)?.run(listeners).await
         })?);
     }
     Ok(Sink { addresses, shared, threads })

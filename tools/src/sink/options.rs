@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::draw::Draw;
+use super::limits::Bounds;
+use super::persona::{Persona, REASONS, Reason};
+use crate::dist::Dist;
 use crate::values::{self, Cores};
 
 /// An SMTP server that takes everything, or misbehaves as asked.
@@ -32,17 +34,55 @@ pub struct Options {
     /// Keep the messages in this Maildir
     #[arg(long, value_name = "DIR")]
     pub maildir: Option<PathBuf>,
-    /// Time before the answer to the end of a message; a range is drawn from
-    #[arg(long, value_name = "SPAN[..SPAN]")]
-    pub latency: Option<Latency>,
-    /// Refuse this share with this code, at connect, mail, rcpt, data or dot
-    /// (421 closes too); may be repeated
-    #[arg(long, value_name = "CODE:SHARE[:STEP]")]
+    /// Time before the answer at connect, mail, rcpt, data or dot (default): a
+    /// span or a distribution, "5ms..200ms", "exp:20ms", "p50=5ms,p99=200ms";
+    /// may be repeated
+    #[arg(long, value_name = "[STEP:]SPAN")]
+    pub latency: Vec<Latency>,
+    /// Refuse this share with this code or for this reason, at connect, mail,
+    /// rcpt, data or dot (421 closes too); of recipients those of an address or
+    /// domain; may be repeated
+    #[arg(long, value_name = "WHAT:SHARE[:STEP[:WHOM]]")]
     pub reject: Vec<Reject>,
+    /// Whose style refusals are in
+    #[arg(long, value_name = "NAME", default_value = "plain")]
+    pub persona: Persona,
+    /// Put off what is new (network of the client, sender, recipient) for so long
+    #[arg(long, value_name = "SPAN", value_parser = values::span)]
+    pub greylist: Option<Duration>,
+    /// Once a session was refused something, wait so long before each answer
+    #[arg(long, value_name = "SPAN", value_parser = values::span)]
+    pub tarpit: Option<Duration>,
+    /// Turn away connections beyond so many
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<u32>,
+    /// Turn away connections of one client beyond so many
+    #[arg(long, value_name = "N")]
+    pub max_connections_per_client: Option<u32>,
+    /// Close a connection that begins a message after so many
+    #[arg(long, value_name = "N")]
+    pub messages_per_connection: Option<u64>,
+    /// Put off messages of one client beyond this rate
+    #[arg(long, value_name = "N/s", value_parser = values::rate)]
+    pub rate_per_client: Option<f64>,
+    /// Put off messages to one recipient beyond this rate
+    #[arg(long, value_name = "N/s", value_parser = values::rate)]
+    pub rate_per_recipient: Option<f64>,
+    /// Close without an answer at this share of connect, mail, rcpt (default),
+    /// data, body (in its middle) or dot; may be repeated
+    #[arg(long, value_name = "SHARE[:STEP]")]
+    pub drop: Vec<Break>,
+    /// Close after half of the answer, likewise
+    #[arg(long, value_name = "SHARE[:STEP]", value_parser = half_reply)]
+    pub half_reply: Vec<Break>,
     /// Close without an answer after this share of messages, not counting them
     /// as taken
     #[arg(long, value_name = "SHARE", value_parser = values::share, default_value = "0")]
     pub drop_after_dot: f64,
+    /// Number that chance follows from: with the same one, the same connections
+    /// meet the same [default: another each time]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Largest message taken
     #[arg(long, value_name = "SIZE", value_parser = values::size, default_value = "64MiB")]
     pub message_size: u64,
@@ -57,35 +97,39 @@ pub struct Options {
     pub messages: Option<u64>,
 }
 
-/// How long the answer to a message takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Latency {
-    least: Duration,
-    most: Duration,
+impl Options {
+    /// The limits on clients and recipients.
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            connections: self.max_connections,
+            connections_per_client: self.max_connections_per_client,
+            rate_per_client: self.rate_per_client,
+            rate_per_recipient: self.rate_per_recipient,
+            greylist: self.greylist,
+        }
+    }
 }
 
-impl Latency {
-    /// The time for one answer.
-    pub fn draw(&self, draw: &mut Draw) -> Duration {
-        self.least + (self.most - self.least).mul_f64(draw.unit())
-    }
+/// How long the answers at a step take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latency {
+    /// Where.
+    pub step: Step,
+    /// How long.
+    pub dist: Dist,
 }
 
 impl FromStr for Latency {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (least, most) = text.split_once("..").unwrap_or((text, text));
-        let (least, most) = (values::span(least)?, values::span(most)?);
-        if least <= most {
-            Ok(Latency { least, most })
-        } else {
-            Err(format!("\"{text}\": the range ends before it begins"))
-        }
+        let named = text.split_once(':').and_then(|(name, rest)| Some((Step::named(name)?, rest)));
+        let (step, dist) = named.unwrap_or((Step::Dot, text));
+        Ok(Latency { step, dist: dist.parse()? })
     }
 }
 
-/// A step at which the sink can refuse.
+/// A step at which the sink can misbehave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The greeting.
@@ -96,43 +140,160 @@ pub enum Step {
     Rcpt,
     /// DATA.
     Data,
+    /// In the middle of the message.
+    Body,
     /// The end of the message.
     Dot,
 }
 
+const STEPS: [(&str, Step); 6] = [
+    ("connect", Step::Connect),
+    ("mail", Step::Mail),
+    ("rcpt", Step::Rcpt),
+    ("data", Step::Data),
+    ("body", Step::Body),
+    ("dot", Step::Dot),
+];
+
+impl Step {
+    fn named(name: &str) -> Option<Step> {
+        STEPS.iter().find(|(known, _)| *known == name).map(|(_, step)| *step)
+    }
+}
+
+/// What to refuse with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// This code, in words that go with it.
+    Code(u16),
+    /// This reason, with the code that the persona gives it.
+    Reason(Reason),
+}
+
+/// Whom a refusal meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// Everyone.
+    All,
+    /// A whole address, or a domain with `@` in front; in lower case.
+    End(String),
+    /// Domains below this one, a dot in front; in lower case.
+    Below(String),
+}
+
+impl Whom {
+    fn parse(text: &str) -> Whom {
+        let text = text.to_ascii_lowercase();
+        match text.strip_prefix("*.") {
+            Some(parent) => Whom::Below(format!(".{parent}")),
+            None if text.contains('@') => Whom::End(text),
+            None => Whom::End(format!("@{text}")),
+        }
+    }
+
+    /// True if `recipient` is met.
+    pub fn meets(&self, recipient: &str) -> bool {
+        let recipient = recipient.to_ascii_lowercase();
+        match self {
+            Whom::All => true,
+            Whom::End(end) if end.starts_with('@') => recipient.ends_with(end.as_str()),
+            Whom::End(end) => recipient == *end,
+            Whom::Below(end) => recipient.ends_with(end.as_str()),
+        }
+    }
+}
+
 /// A share of commands to refuse.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Reject {
-    /// With which code.
-    pub code: u16,
+    /// With what.
+    pub what: What,
     /// How many of them.
     pub share: f64,
     /// Where.
     pub step: Step,
+    /// To whom.
+    pub whom: Whom,
+}
+
+impl Reject {
+    /// True if it meets the same recipients each time, as what is behind it in
+    /// life does.
+    pub fn sticks(&self) -> bool {
+        let lasting = [Reason::UnknownUser, Reason::MailboxFull];
+        self.step == Step::Rcpt && lasting.iter().any(|one| self.what == What::Reason(*one))
+    }
 }
 
 impl FromStr for Reject {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = "the form is CODE:SHARE or CODE:SHARE:STEP, as in \"451:5%:dot\"";
+        let form = "the form is WHAT:SHARE, WHAT:SHARE:STEP or WHAT:SHARE:rcpt:WHOM, as in \
+                    \"451:5%:dot\" or \"unknown-user:10%:rcpt:example.org\"";
         let mut parts = text.split(':');
-        let code = parts.next().and_then(|code| code.parse().ok());
-        let code = code.filter(|code| (400..=599).contains(code));
-        let code = code.ok_or_else(|| format!("{form}; a code is 400 to 599"))?;
-        let share = values::share(parts.next().ok_or(form)?)?;
-        let step = match parts.next() {
-            None | Some("rcpt") => Step::Rcpt,
-            Some("connect") => Step::Connect,
-            Some("mail") => Step::Mail,
-            Some("data") => Step::Data,
-            Some("dot") => Step::Dot,
-            Some(_) => {
-                return Err(format!("{form}; a step is connect, mail, rcpt, data or dot"));
+        let name = parts.next().unwrap_or_default();
+        let reason = REASONS.iter().find(|(known, ..)| *known == name);
+        let (what, usual) = match (reason, name.parse()) {
+            (Some((_, reason, step)), _) => (What::Reason(*reason), *step),
+            (None, Ok(code @ 400..=599)) => (What::Code(code), Step::Rcpt),
+            _ => {
+                let names: Vec<&str> = REASONS.iter().map(|(name, ..)| *name).collect();
+                let names = names.join(", ");
+                return Err(format!("{form}; WHAT is a code from 400 to 599, or {names}"));
             }
         };
-        if parts.next().is_some() { Err(form.into()) } else { Ok(Reject { code, share, step }) }
+        let share = values::share(parts.next().ok_or(form)?)?;
+        let step = match parts.next() {
+            None => usual,
+            Some(name) => Step::named(name)
+                .filter(|step| *step != Step::Body)
+                .ok_or_else(|| format!("{form}; a step is connect, mail, rcpt, data or dot"))?,
+        };
+        let whom = match parts.next() {
+            None => Whom::All,
+            Some(whom) if step == Step::Rcpt && !whom.is_empty() => Whom::parse(whom),
+            Some(_) => return Err(form.into()),
+        };
+        if parts.next().is_some() {
+            Err(form.into())
+        } else {
+            Ok(Reject { what, share, step, whom })
+        }
     }
+}
+
+/// A share of connections to break at a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Break {
+    /// How many of the commands.
+    pub share: f64,
+    /// Where.
+    pub step: Step,
+}
+
+impl FromStr for Break {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (share, name) = text.split_once(':').unwrap_or((text, "rcpt"));
+        let step = Step::named(name).ok_or_else(|| {
+            format!("\"{text}\": a step is connect, mail, rcpt, data, body or dot")
+        })?;
+        Ok(Break { share: values::share(share)?, step })
+    }
+}
+
+/// Half a reply: like [`Break`], but where there is a reply.
+///
+/// # Errors
+/// With what is allowed.
+fn half_reply(text: &str) -> Result<Break, String> {
+    let found: Break = text.parse()?;
+    if found.step == Step::Body {
+        return Err(format!("\"{text}\": in the middle of a message there is no reply"));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -152,23 +313,52 @@ mod tests {
             "--latency",
             "1ms..3ms",
         ]);
-        assert_eq!(options.reject[0], Reject { code: 451, share: 0.05, step: Step::Dot });
-        assert_eq!(options.reject[1], Reject { code: 550, share: 0.1, step: Step::Rcpt });
-        let mut draw = Draw::new(3);
-        for _ in 0..100 {
-            let span = options.latency.unwrap().draw(&mut draw);
-            assert!((1_000..=3_000).contains(&span.as_micros()));
-        }
+        let reject =
+            |code, share, step| Reject { what: What::Code(code), share, step, whom: Whom::All };
+        assert_eq!(options.reject[0], reject(451, 0.05, Step::Dot));
+        assert_eq!(options.reject[1], reject(550, 0.1, Step::Rcpt));
+        let ms = Duration::from_millis;
+        let uniform = |step| Latency { step, dist: Dist::Uniform(ms(1), ms(3)) };
+        assert_eq!(options.latency, [uniform(Step::Dot)]);
+        assert_eq!("rcpt:1ms..3ms".parse(), Ok(uniform(Step::Rcpt)));
+        let exponential = Latency { step: Step::Mail, dist: Dist::Exponential(ms(5)) };
+        assert_eq!("mail:exp:5ms".parse(), Ok(exponential));
+        assert_eq!("5%:body".parse(), Ok(Break { share: 0.05, step: Step::Body }));
+    }
+
+    #[test]
+    fn reasons_have_their_place_and_recipients_can_be_chosen() {
+        let reject: Reject = "spam:5%".parse().unwrap();
+        assert_eq!((reject.step, reject.what), (Step::Dot, What::Reason(Reason::Spam)));
+        let reject: Reject = "unknown-user:1:rcpt:Example.org".parse().unwrap();
+        assert!(reject.sticks() && reject.whom.meets("A@example.ORG"));
+        assert!(!reject.whom.meets("a@mail.example.org"));
+        let reject: Reject = "550:1:rcpt:*.example.org".parse().unwrap();
+        assert!(!reject.sticks() && reject.whom.meets("a@mail.example.org"));
+        assert!(!reject.whom.meets("a@example.org"));
+        let reject: Reject = "550:1:rcpt:a@example.org".parse().unwrap();
+        assert!(reject.whom.meets("a@example.org") && !reject.whom.meets("ba@example.org"));
     }
 
     #[test]
     fn refuses_what_makes_no_sense() {
-        for bad in ["250:1", "451", "451:2", "451:1:ehlo", "451:1:dot:x", "x:1"] {
+        for bad in [
+            "250:1",
+            "451",
+            "451:2",
+            "451:1:ehlo",
+            "451:1:dot:x",
+            "x:1",
+            "451:1:body",
+            "451:1:rcpt:",
+            "451:1:rcpt:a:b",
+        ] {
             assert!(bad.parse::<Reject>().is_err(), "{bad}");
         }
-        for bad in ["3ms..1ms", "", "1", "1ms.."] {
+        for bad in ["3ms..1ms", "", "1", "1ms..", "ehlo:1ms", "dot:"] {
             assert!(bad.parse::<Latency>().is_err(), "{bad}");
         }
+        assert!("5%:ehlo".parse::<Break>().is_err() && half_reply("5%:body").is_err());
         let both = ["ringpost-sink", "--discard", "--ledger", "x"];
         assert!(Options::try_parse_from(both).is_err());
     }

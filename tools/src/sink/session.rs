@@ -5,20 +5,19 @@
 //! where it was received, and with `--discard` nothing else is done with it.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringpost::base::{EnhancedCode, Place, QueueId, Reply, ShardId};
 use ringpost::io::executor::sleep;
 use ringpost::io::net::Stream;
 use ringpost::io::watch::Guard;
 use ringpost::proto::scan::{Scan, Scanner};
-use ringpost::proto::smtp::server::{
-    BodyVerdict, Question, Server, Step, Transaction, Verdict, write_reply,
-};
+use ringpost::proto::smtp::server::{BodyVerdict, Server, Step, Transaction, Verdict, write_reply};
 
-use super::options::{self, Reject};
+use super::mood::{Act, Mood};
 use super::receipt::{Delivery, Head, Sum};
 use super::worker::Worker;
 use crate::latency::ns;
@@ -46,28 +45,71 @@ pub struct Session {
     start: usize,
     end: usize,
     out: Vec<u8>,
+    client: IpAddr,
+    mood: Mood,
+}
+
+/// What the end of a message came to.
+enum Ending {
+    Verdict(BodyVerdict),
+    /// Answered with half of what this leads to, and closed.
+    Half(BodyVerdict),
+    /// Closed without an answer.
+    Gone,
 }
 
 impl Session {
     /// A session on a connection just accepted.
-    pub fn new(worker: Rc<Worker>, stream: Stream) -> Self {
+    pub fn new(worker: Rc<Worker>, stream: Stream, client: IpAddr) -> Self {
         let guard = worker.watch.guard(stream.hangup());
         let buffer = vec![0; BUFFER].into_boxed_slice();
-        Session { worker, stream, guard, buffer, start: 0, end: 0, out: Vec::with_capacity(512) }
+        let mood = Mood::new(Rc::clone(&worker.habits), worker.next_connection(), client);
+        let out = Vec::with_capacity(512);
+        Session { worker, stream, guard, buffer, start: 0, end: 0, out, client, mood }
     }
 
     /// Serves until the client or the sink closes.
     pub async fn run(mut self) {
         // What the kernel says about a connection that broke interests nobody.
-        let _ = self.serve().await;
+        if self.mood.is_calm() {
+            let server = Server::new(Arc::clone(&self.worker.settings), &mut self.out);
+            let _ = self.serve(server).await;
+            return;
+        }
+        let turned_away = self.worker.habits.limits.enter(self.client);
+        let act = self.mood.connected(turned_away);
+        let _ = self.greet_and_serve(act).await;
+        self.worker.habits.limits.leave(self.client);
     }
 
-    async fn serve(&mut self) -> io::Result<()> {
-        if let Some(reject) = self.worker.rejects(options::Step::Connect) {
-            write_reply(&refusal(&reject), &mut self.out);
+    /// Greets as `act` says, and serves if it is not against it.
+    async fn greet_and_serve(&mut self, act: Act) -> io::Result<()> {
+        self.wait(act.wait).await;
+        if act.drop {
+            return Ok(());
+        }
+        if let Some(reply) = &act.refuse {
+            write_reply(reply, &mut self.out);
+            self.out.truncate(if act.half { self.out.len() / 2 } else { self.out.len() });
             return self.flush().await;
         }
-        let mut server = Server::new(Arc::clone(&self.worker.settings), &mut self.out);
+        let server = Server::new(Arc::clone(&self.worker.settings), &mut self.out);
+        if act.half {
+            self.out.truncate(self.out.len() / 2);
+            return self.flush().await;
+        }
+        self.serve(server).await
+    }
+
+    /// Waits, if there is anything to wait for.
+    async fn wait(&self, span: Duration) {
+        if !span.is_zero() {
+            self.guard.disarm();
+            sleep(span).await;
+        }
+    }
+
+    async fn serve(&mut self, mut server: Server) -> io::Result<()> {
         loop {
             let input = &self.buffer[self.start..self.end];
             let (mut next, used, step) = server.step(input, &mut self.out);
@@ -83,18 +125,37 @@ impl Session {
                     self.start += used;
                     self.flush().await?;
                 }
-                Step::Ask(question) => {
-                    let verdict = self.worker.decide(&question);
+                Step::Ask(_) if self.mood.is_calm() => {
                     self.start += used;
-                    next = next.answer(verdict, &mut self.out);
+                    next = next.answer(Verdict::Accept, &mut self.out);
+                }
+                Step::Ask(question) => {
+                    let sender = next.transaction().map_or("", |it| it.sender.as_str());
+                    let act = self.mood.asked(&question, sender);
+                    self.start += used;
+                    self.wait(act.wait).await;
+                    if act.drop {
+                        return Ok(());
+                    }
+                    let before = self.out.len();
+                    next = next.answer(verdict(act.refuse), &mut self.out);
+                    if act.half {
+                        self.out.truncate(before + (self.out.len() - before) / 2);
+                        return self.flush().await;
+                    }
                 }
                 Step::Body => {
                     self.start += used;
                     self.flush().await?;
                     let transaction = next.take_transaction();
                     match self.message(&transaction).await? {
-                        Some(verdict) => next = next.body_done(verdict, &mut self.out),
-                        None => return Ok(()),
+                        Ending::Verdict(verdict) => next = next.body_done(verdict, &mut self.out),
+                        Ending::Half(verdict) => {
+                            let _ = next.body_done(verdict, &mut self.out);
+                            self.out.truncate(self.out.len() / 2);
+                            return self.flush().await;
+                        }
+                        Ending::Gone => return Ok(()),
                     }
                 }
                 Step::Close => return self.flush().await,
@@ -123,8 +184,9 @@ impl Session {
         Ok(count > 0)
     }
 
-    /// Takes a message in, up to its end; `None` when the connection is over.
-    async fn message(&mut self, transaction: &Transaction) -> io::Result<Option<BodyVerdict>> {
+    /// Takes a message in, up to its end.
+    async fn message(&mut self, transaction: &Transaction) -> io::Result<Ending> {
+        let breaks = !self.mood.is_calm() && self.mood.breaks_body();
         let mut receipt = self.worker.begin(transaction);
         let mut scanner = Scanner::new();
         loop {
@@ -137,49 +199,68 @@ impl Session {
                 receipt.take(&chunk[..len]);
             }
             self.start += len;
+            if breaks && len > 0 {
+                return Ok(Ending::Gone);
+            }
             if ended {
                 break;
             }
             if !self.read().await? {
-                return Ok(None);
+                return Ok(Ending::Gone);
             }
         }
         self.settle(transaction, receipt, scanner.size()).await
     }
 
-    /// Answers a message that is whole; `None` to close without an answer.
+    /// Answers a message that is whole.
     async fn settle(
         &mut self,
         transaction: &Transaction,
         receipt: Option<Receipt>,
         size: u64,
-    ) -> io::Result<Option<BodyVerdict>> {
-        if let Some(latency) = self.worker.latency() {
-            self.guard.disarm();
-            sleep(latency).await;
+    ) -> io::Result<Ending> {
+        let mut half = false;
+        if !self.mood.is_calm() {
+            let act = self.mood.ended();
+            self.wait(act.wait).await;
+            if act.drop {
+                return Ok(Ending::Gone);
+            }
+            if let Some(reply) = act.refuse {
+                let verdict = match reply.code {
+                    421 => BodyVerdict::Close(reply),
+                    _ => BodyVerdict::Refuse(reply),
+                };
+                return Ok(if act.half { Ending::Half(verdict) } else { Ending::Verdict(verdict) });
+            }
+            half = act.half;
         }
-        if self.worker.drops() {
-            return Ok(None);
-        }
+        let verdict = self.keep(transaction, receipt, size);
+        Ok(if half { Ending::Half(verdict) } else { Ending::Verdict(verdict) })
+    }
+
+    /// Takes a message that nothing speaks against.
+    fn keep(&self, transaction: &Transaction, receipt: Option<Receipt>, size: u64) -> BodyVerdict {
         if size > self.worker.settings.message_size() {
             let text = "Message larger than this sink takes";
-            return Ok(Some(BodyVerdict::Refuse(Reply::new(552, EnhancedCode(5, 3, 4), text))));
-        }
-        if let Some(reject) = self.worker.rejects(options::Step::Dot) {
-            let reply = refusal(&reject);
-            return Ok(Some(match reject.code {
-                421 => BodyVerdict::Close(reply),
-                _ => BodyVerdict::Refuse(reply),
-            }));
+            return BodyVerdict::Refuse(Reply::new(552, EnhancedCode(5, 3, 4), text));
         }
         if let Some(Err(error)) = receipt.map(|it| it.finish(transaction, size, &self.worker)) {
             eprintln!("ringpost-sink: a message could not be kept: {error}");
             let text = "The sink cannot keep the message";
-            return Ok(Some(BodyVerdict::Refuse(Reply::new(451, EnhancedCode(4, 3, 0), text))));
+            return BodyVerdict::Refuse(Reply::new(451, EnhancedCode(4, 3, 0), text));
         }
         let count = self.worker.count_taken(size);
         let place = Place { segment: (count >> 32) as u32, offset: count as u32 };
-        Ok(Some(BodyVerdict::Queued(QueueId { log: ShardId(self.worker.index), place })))
+        BodyVerdict::Queued(QueueId { log: ShardId(self.worker.index), place })
+    }
+}
+
+fn verdict(refusal: Option<Reply>) -> Verdict {
+    match refusal {
+        None => Verdict::Accept,
+        Some(reply) if reply.code == 421 => Verdict::Close(reply),
+        Some(reply) => Verdict::Refuse(reply),
     }
 }
 
@@ -224,25 +305,7 @@ impl Receipt {
     }
 }
 
-fn refusal(reject: &Reject) -> Reply {
-    let class = (reject.code / 100) as u8;
-    Reply::new(reject.code, EnhancedCode(class, 0, 0), "The sink refuses this as asked")
-}
-
 impl Worker {
-    fn decide(&self, question: &Question<'_>) -> Verdict {
-        let step = match question {
-            Question::Mail { .. } => options::Step::Mail,
-            Question::Recipient(_) => options::Step::Rcpt,
-            Question::Data => options::Step::Data,
-        };
-        match self.rejects(step) {
-            None => Verdict::Accept,
-            Some(reject) if reject.code == 421 => Verdict::Close(refusal(&reject)),
-            Some(reject) => Verdict::Refuse(refusal(&reject)),
-        }
-    }
-
     /// What is to be known of a message; `None` if nothing.
     fn begin(&self, transaction: &Transaction) -> Option<Receipt> {
         if self.discard {

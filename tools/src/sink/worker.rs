@@ -14,10 +14,11 @@ use ringpost::io::net::Listener;
 use ringpost::io::watch::Watch;
 use ringpost::proto::smtp::server::Settings;
 
-use super::options::{Latency, Options, Reject, Step};
+use super::limits::Limits;
+use super::mood::Habits;
+use super::options::Options;
 use super::receipt::Maildir;
 use super::session::Session;
-use crate::draw::{Draw, seed};
 use crate::ledger::Writer;
 
 /// How often the ledger is handed to the kernel, and the stop flag looked at.
@@ -60,10 +61,9 @@ pub struct Worker {
     pub watch: Watch,
     /// How long a client may be silent.
     pub patience: Duration,
-    latency: Option<Latency>,
-    rejects: Vec<Reject>,
-    drop_share: f64,
-    draw: RefCell<Draw>,
+    /// How its sessions misbehave.
+    pub habits: Rc<Habits>,
+    connections: Cell<u64>,
     taken: Cell<u64>,
     shared: Arc<Shared>,
 }
@@ -73,7 +73,12 @@ impl Worker {
     ///
     /// # Errors
     /// The ledger or the Maildir cannot be opened.
-    pub fn new(index: u16, options: &Options, shared: Arc<Shared>) -> io::Result<Rc<Self>> {
+    pub fn new(
+        index: u16,
+        options: &Options,
+        (seed, limits): (u64, Arc<Limits>),
+        shared: Arc<Shared>,
+    ) -> io::Result<Rc<Self>> {
         let size = options.message_size;
         // A client that makes errors on purpose is what some tests are about.
         let settings = Settings::new(&options.hostname, size, u32::from(u16::MAX), u32::MAX);
@@ -87,10 +92,8 @@ impl Worker {
             ledger: RefCell::new(options.ledger.as_deref().map(Writer::open).transpose()?),
             watch: Watch::default(),
             patience: PATIENCE,
-            latency: options.latency,
-            rejects: options.reject.clone(),
-            drop_share: options.drop_after_dot,
-            draw: RefCell::new(Draw::new(seed())),
+            habits: Rc::new(Habits::new(options, seed, limits)),
+            connections: Cell::new(0),
             taken: Cell::new(0),
             shared,
         }))
@@ -118,9 +121,9 @@ impl Worker {
     async fn accept(self: Rc<Self>, listener: Listener) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     self.shared.connections.fetch_add(1, Ordering::Relaxed);
-                    spawn(Session::new(Rc::clone(&self), stream).run()).detach();
+                    spawn(Session::new(Rc::clone(&self), stream, peer.ip()).run()).detach();
                 }
                 Err(_) => sleep(ACCEPT_AGAIN).await,
             }
@@ -142,19 +145,10 @@ impl Worker {
         count
     }
 
-    /// The refusal that is drawn for a command at `step`, if any.
-    pub fn rejects(&self, step: Step) -> Option<Reject> {
-        let mut here = self.rejects.iter().filter(|reject| reject.step == step);
-        here.find(|reject| self.draw.borrow_mut().hits(reject.share)).copied()
-    }
-
-    /// True if the connection is to be dropped after this message.
-    pub fn drops(&self) -> bool {
-        self.draw.borrow_mut().hits(self.drop_share)
-    }
-
-    /// Time before the answer to a message.
-    pub fn latency(&self) -> Option<Duration> {
-        self.latency.map(|latency| latency.draw(&mut self.draw.borrow_mut()))
+    /// The number of a connection just accepted: with several workers, which of
+    /// them the kernel gives it to is chance.
+    pub fn next_connection(&self) -> u64 {
+        let count = self.connections.replace(self.connections.get() + 1);
+        (u64::from(self.index) << 48) | count
     }
 }

@@ -19,6 +19,7 @@
 //! reply was read. Anything that comes unasked ends the connection, so that no
 //! reply is ever taken for the reply to another message.
 
+mod group;
 mod offer;
 #[cfg(test)]
 mod pair;
@@ -31,20 +32,9 @@ use crate::base::Reply;
 use crate::base::limits::client_timeout;
 use crate::proto::smtp::reply::{Malformed, ReplyReader};
 
+use group::put;
+pub use group::{Recipient, Transaction};
 pub use offer::{Offer, Unsupported};
-
-/// What MAIL says about a message.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Transaction<'a> {
-    /// Reverse-path without angle brackets; empty for the null sender.
-    pub sender: &'a str,
-    /// Size of the body in octets; 0 when it is not known.
-    pub size: u64,
-    /// True when the body has octets above 127.
-    pub eight_bit: bool,
-    /// True when addresses or headers need SMTPUTF8.
-    pub smtputf8: bool,
-}
 
 /// What [`Client::step`] found.
 #[must_use]
@@ -180,6 +170,8 @@ pub struct Client {
     asked: usize,
     /// Commands given to the driver since.
     fresh: usize,
+    /// Replies read so far.
+    replies: u64,
     current: Progress,
     /// Recipients of the transaction whose group follows the current body.
     next: Option<usize>,
@@ -205,6 +197,7 @@ impl Client {
             reader: ReplyReader::default(),
             asked: 1,
             fresh: 0,
+            replies: 0,
             current: Progress::default(),
             next: None,
             must_reset: false,
@@ -233,6 +226,12 @@ impl Client {
     /// What the connection waits for, or where it stood when it ended.
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// How many replies have come; a change means that the server has said
+    /// something whole.
+    pub fn replies(&self) -> u64 {
+        self.replies
     }
 
     /// The reply that the last event is about.
@@ -268,7 +267,7 @@ impl Client {
     pub fn begin<'r>(
         &mut self,
         transaction: &Transaction<'_>,
-        recipients: impl IntoIterator<Item = &'r str>,
+        recipients: impl IntoIterator<Item: Into<Recipient<'r>>>,
         out: &mut Vec<u8>,
     ) -> Result<(), Unsupported> {
         assert!(self.may_begin(), "a transaction begins between transactions");
@@ -281,12 +280,11 @@ impl Client {
         if reset {
             group.extend_from_slice(b"RSET\r\n");
         }
-        let mut clean = write_mail(transaction, &self.offer, group);
+        let mut clean = transaction.write(&self.offer, group);
         let mut count = 0;
         for recipient in recipients {
-            clean &= is_clean(recipient);
+            clean &= recipient.into().write(transaction, &self.offer, group);
             count += 1;
-            put(group, &[b"RCPT TO:<", recipient.as_bytes(), b">\r\n"]);
         }
         assert!(count > 0, "a transaction has a recipient");
         if !clean {
@@ -375,6 +373,7 @@ impl Client {
 
     /// Acts on a whole reply.
     fn replied(&mut self, out: &mut Vec<u8>) -> Option<Event> {
+        self.replies += 1;
         let code = self.reader.code();
         if self.asked == 0 {
             return self.unasked(code);
@@ -516,48 +515,4 @@ impl Client {
             self.fresh += 1;
         }
     }
-}
-
-/// Writes MAIL with the parameters that the server offers; false when the
-/// address cannot be written.
-fn write_mail(transaction: &Transaction<'_>, offer: &Offer, out: &mut Vec<u8>) -> bool {
-    put(out, &[b"MAIL FROM:<", transaction.sender.as_bytes(), b">"]);
-    if offer.size.is_some() && transaction.size > 0 {
-        put(out, &[b" SIZE="]);
-        put_number(out, transaction.size);
-    }
-    if transaction.eight_bit {
-        put(out, &[b" BODY=8BITMIME"]);
-    }
-    if transaction.smtputf8 {
-        put(out, &[b" SMTPUTF8"]);
-    }
-    put(out, &[b"\r\n"]);
-    is_clean(transaction.sender)
-}
-
-/// True when an address cannot end its command line early.
-fn is_clean(address: &str) -> bool {
-    address.bytes().all(|byte| byte >= 0x20 && byte != 0x7f)
-}
-
-fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-}
-
-/// Decimal digits, without the formatting machinery.
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }

@@ -16,6 +16,8 @@ pub struct Offer {
     pub eight_bit_mime: bool,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    /// DSN (RFC 3461).
+    pub dsn: bool,
 }
 
 impl Offer {
@@ -29,6 +31,8 @@ impl Offer {
             self.eight_bit_mime = true;
         } else if keyword.eq_ignore_ascii_case(b"SMTPUTF8") {
             self.smtputf8 = true;
+        } else if keyword.eq_ignore_ascii_case(b"DSN") {
+            self.dsn = true;
         } else if keyword.eq_ignore_ascii_case(b"SIZE") {
             let number = words.next().and_then(|word| std::str::from_utf8(word).ok());
             self.size = Some(number.and_then(|number| number.parse().ok()).unwrap_or(0));
@@ -108,12 +112,18 @@ mod tests {
     #[test]
     fn keywords_in_any_case_and_sizes_of_any_kind() {
         let mut offer = Offer::default();
-        for line in [&b"pipelining"[..], b"SIZE 1000", b"8BitMime", b"", b"XFOO bar", b"SMTPUTF8 x"]
+        for line in
+            [&b"pipelining"[..], b"SIZE 1000", b"8BitMime", b"", b"XFOO bar", b"SMTPUTF8 x", b"dsn"]
         {
             offer.learn(line);
         }
-        let all =
-            Offer { pipelining: true, size: Some(1000), eight_bit_mime: true, smtputf8: true };
+        let all = Offer {
+            pipelining: true,
+            size: Some(1000),
+            eight_bit_mime: true,
+            smtputf8: true,
+            dsn: true,
+        };
         assert_eq!(offer, all);
         for unlimited in [&b"SIZE"[..], b"SIZE 0", b"SIZE many"] {
             offer.learn(unlimited);

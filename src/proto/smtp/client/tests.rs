@@ -1,6 +1,7 @@
 //! The client against scripted servers.
 
 use super::*;
+use crate::base::dsn::{Notify, RecipientDsn, Ret};
 
 const ONE: &[&str] = &["a@example.org"];
 const THREE: &[&str] = &["a@x.org", "b@x.org", "c@x.org"];
@@ -280,6 +281,53 @@ fn needs_are_held_against_the_offer() {
     assert_eq!(begin(&mut pair, all, "a@b"), Ok(()));
     pair.said(
         "MAIL FROM:<s@example.com> SIZE=42 BODY=8BITMIME SMTPUTF8\r\nRCPT TO:<a@b>\r\nDATA\r\n",
+    );
+}
+
+#[test]
+fn what_was_asked_about_reports_goes_to_who_knows_of_it() {
+    let asked = [
+        RecipientDsn { notify: Notify::parse(b"SUCCESS,DELAY"), orcpt: None },
+        RecipientDsn { notify: None, orcpt: Some("rfc822;B+2Bc@old.example".into()) },
+        RecipientDsn { notify: Some(Notify::NEVER), orcpt: None },
+        RecipientDsn { notify: None, orcpt: Some("utf-8;j\u{f6}rg@old.example".into()) },
+    ];
+    let recipients = ["a+b@x.org", "b@x.org", "c@x.org", "d@x.org"];
+    let begin = |pair: &mut Pair, smtputf8| {
+        let mail =
+            Transaction { ret: Some(Ret::Headers), envid: Some("Q+2B1"), smtputf8, ..mail() };
+        let recipients = recipients.iter().zip(&asked);
+        let recipients =
+            recipients.map(|(address, asked)| Recipient { address, asked: Some(asked) });
+        pair.client.begin(&mail, recipients, &mut pair.out).unwrap();
+    };
+    let mut pair = Pair::ready(&["PIPELINING", "DSN", "SMTPUTF8"]);
+    begin(&mut pair, false);
+    pair.said(
+        "MAIL FROM:<s@example.com> RET=HDRS ENVID=Q+2B1\r\n\
+         RCPT TO:<a+b@x.org> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb@x.org\r\n\
+         RCPT TO:<b@x.org> ORCPT=rfc822;B+2Bc@old.example\r\n\
+         RCPT TO:<c@x.org> NOTIFY=NEVER\r\n\
+         RCPT TO:<d@x.org> ORCPT=utf-8;j\\x{F6}rg@old.example\r\nDATA\r\n",
+    );
+    let mut pair = Pair::ready(&["PIPELINING", "DSN", "SMTPUTF8"]);
+    begin(&mut pair, true);
+    assert!(String::from_utf8_lossy(&pair.out).contains(" ORCPT=utf-8;j\u{f6}rg@old.example\r\n"));
+    // An address that escapes make too long is left out.
+    let long =
+        RecipientDsn { notify: None, orcpt: Some(format!("utf-8;{}", "\u{f6}".repeat(100))) };
+    for (smtputf8, is_there) in [(true, true), (false, false)] {
+        let mut pair = Pair::ready(&["PIPELINING", "DSN", "SMTPUTF8"]);
+        let mail = Transaction { smtputf8, ..mail() };
+        let to = [Recipient { address: "a@x.org", asked: Some(&long) }];
+        pair.client.begin(&mail, to, &mut pair.out).unwrap();
+        assert_eq!(String::from_utf8_lossy(&pair.out).contains("ORCPT"), is_there);
+    }
+    let mut pair = Pair::ready(&["PIPELINING"]);
+    begin(&mut pair, false);
+    pair.said(
+        "MAIL FROM:<s@example.com>\r\nRCPT TO:<a+b@x.org>\r\nRCPT TO:<b@x.org>\r\n\
+         RCPT TO:<c@x.org>\r\nRCPT TO:<d@x.org>\r\nDATA\r\n",
     );
 }
 

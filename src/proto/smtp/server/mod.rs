@@ -31,8 +31,8 @@
 //!   another server before us may have seen as one line is never two commands
 //!   here.
 //! * Nothing of the input is kept but the client's name and the addresses of
-//!   the transaction, each bounded.
-//! * Extensions (RFC 1870, 2034, 2920, 6152, 6531) hold after EHLO only.
+//!   the transaction with what was asked about reports, each bounded.
+//! * Extensions (RFC 1870, 2034, 2920, 3461, 6152, 6531) hold after EHLO only.
 
 mod lines;
 mod replies;

@@ -25,6 +25,7 @@ pub(super) const NO_PARAMETERS: &str = "555 5.5.4 Parameters need EHLO\r\n";
 pub(super) const TOO_LARGE: &str = "552 5.3.4 Message larger than this server takes\r\n";
 pub(super) const TOO_MANY_RECIPIENTS: &str = "452 4.5.3 Too many recipients\r\n";
 pub(super) const NEEDS_UTF8: &str = "553 5.6.7 Address needs SMTPUTF8\r\n";
+pub(super) const ORCPT_NEEDS_UTF8: &str = "501 5.5.4 ORCPT beyond ASCII needs SMTPUTF8\r\n";
 pub(super) const BARE_LF: &str = "500 5.5.2 Command line must end in CRLF\r\n";
 pub(super) const LINE_TOO_LONG: &str = "500 5.5.2 Command line too long\r\n";
 

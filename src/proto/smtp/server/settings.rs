@@ -28,7 +28,7 @@ impl Settings {
         debug_assert!(Address::parse(&format!("postmaster@{hostname}")).is_ok());
         let ehlo = format!(
             "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {message_size}\r\n250-8BITMIME\r\n\
-             250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n"
+             250-SMTPUTF8\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n"
         );
         Settings {
             hostname: hostname.into(),

@@ -4,8 +4,9 @@
 use super::transaction::Transaction;
 use super::{Question, Server, Session, replies};
 use crate::base::BodyType;
+use crate::base::dsn::{Dsn, RecipientDsn};
 use crate::proto::address::{Address, Path};
-use crate::proto::smtp::command::{Command, MailFrom};
+use crate::proto::smtp::command::{Command, MailFrom, RcptTo};
 
 /// What a session waits for.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ pub(super) struct MailAsked {
 pub(super) struct RecipientAsked {
     transaction: Box<Transaction>,
     recipient: Box<str>,
+    asked: Option<Box<RecipientDsn>>,
 }
 
 /// A transaction that is complete but for the message.
@@ -57,7 +59,7 @@ impl MailAsked {
 impl RecipientAsked {
     pub(super) fn accepted(mut self, out: &mut Vec<u8>) -> State {
         out.extend_from_slice(replies::RECIPIENT_OK.as_bytes());
-        self.transaction.recipients.push(self.recipient.into());
+        self.transaction.add(self.recipient.into(), self.asked);
         State::Open(self.transaction)
     }
 }
@@ -112,7 +114,7 @@ impl Server {
     pub(super) fn line<'a>(self, line: &'a [u8], out: &mut Vec<u8>) -> Next<'a> {
         match Command::parse(line) {
             Ok(Command::Mail(mail)) => self.mail(mail, out),
-            Ok(Command::Rcpt(path)) => self.recipient(path, out),
+            Ok(Command::Rcpt(to)) => self.recipient(to, out),
             Ok(Command::Data) => self.data(out),
             Ok(Command::Ehlo(name)) => (self.hello(name, true, out), None),
             Ok(Command::Helo(name)) => (self.hello(name, false, out), None),
@@ -166,29 +168,32 @@ impl Server {
             size: mail.size,
             body,
             smtputf8: mail.smtputf8,
+            dsn: asked_of(&mail),
         });
         self.state = State::MailAsked(MailAsked { transaction });
         let question = Question::Mail { sender, size: mail.size, body, smtputf8: mail.smtputf8 };
         (self, Some(question))
     }
 
-    fn recipient<'a>(mut self, path: Path<'a>, out: &mut Vec<u8>) -> Next<'a> {
+    fn recipient<'a>(mut self, to: RcptTo<'a>, out: &mut Vec<u8>) -> Next<'a> {
         let transaction = match self.state {
             State::Open(transaction) => transaction,
             State::AwaitHello => return (self.error(replies::HELLO_FIRST, out), None),
             _ => return (self.error(replies::MAIL_FIRST, out), None),
         };
-        let Path::Mailbox(address) = path else { unreachable!("the parser refuses it") };
-        if address.needs_smtputf8() && !transaction.smtputf8 {
+        let Path::Mailbox(address) = to.path else { unreachable!("the parser refuses it") };
+        if let Some(text) = self.session.refusal_of_recipient(&to, transaction.smtputf8) {
             self.state = State::Open(transaction);
-            return (self.error(replies::NEEDS_UTF8, out), None);
+            return (self.error(text, out), None);
         }
         if transaction.recipients.len() >= self.session.settings.recipients_max() {
             self.state = State::Open(transaction);
             return (self.say(replies::TOO_MANY_RECIPIENTS, out), None);
         }
         let recipient = self.session.stored(address);
-        self.state = State::RecipientAsked(RecipientAsked { transaction, recipient });
+        let asked = RecipientDsn { notify: to.notify, orcpt: to.orcpt.map(String::from) };
+        let asked = (!asked.is_empty()).then(|| Box::new(asked));
+        self.state = State::RecipientAsked(RecipientAsked { transaction, recipient, asked });
         (self, Some(Question::Recipient(address)))
     }
 
@@ -226,6 +231,22 @@ impl Session {
         }
     }
 
+    /// Why RCPT cannot be taken, if so.
+    fn refusal_of_recipient(&self, to: &RcptTo<'_>, smtputf8: bool) -> Option<&'static str> {
+        if !self.extended && (to.notify.is_some() || to.orcpt.is_some()) {
+            return Some(replies::NO_PARAMETERS);
+        }
+        match to.path {
+            Path::Mailbox(address) if address.needs_smtputf8() && !smtputf8 => {
+                Some(replies::NEEDS_UTF8)
+            }
+            _ if !smtputf8 && to.orcpt.is_some_and(|orcpt| !orcpt.is_ascii()) => {
+                Some(replies::ORCPT_NEEDS_UTF8)
+            }
+            _ => None,
+        }
+    }
+
     /// The text under which a recipient is queued: the bare `postmaster` is the
     /// one of this host.
     fn stored(&self, address: Address<'_>) -> Box<str> {
@@ -234,4 +255,11 @@ impl Session {
             None => format!("{}@{}", address.text(), self.settings.hostname()).into(),
         }
     }
+}
+
+/// What MAIL asks about reports, if anything.
+fn asked_of(mail: &MailFrom<'_>) -> Option<Box<Dsn>> {
+    let given = mail.ret.is_some() || mail.envid.is_some();
+    let envid = mail.envid.map(String::from);
+    given.then(|| Box::new(Dsn { ret: mail.ret, envid, recipients: Vec::new() }))
 }

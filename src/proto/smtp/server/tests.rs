@@ -224,6 +224,7 @@ fn every_fixed_reply_is_well_formed() {
         TOO_LARGE,
         TOO_MANY_RECIPIENTS,
         NEEDS_UTF8,
+        ORCPT_NEEDS_UTF8,
         BARE_LF,
         LINE_TOO_LONG,
         ENDLESS_LINE,

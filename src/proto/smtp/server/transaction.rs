@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::base::dsn::{Dsn, RecipientDsn};
 use crate::base::{BodyType, Envelope, UnixMillis};
 
 /// What MAIL and RCPT said.
@@ -17,6 +18,8 @@ pub struct Transaction {
     pub body: BodyType,
     /// SMTPUTF8.
     pub smtputf8: bool,
+    /// RET, ENVID, NOTIFY and ORCPT, if any was given.
+    pub dsn: Option<Box<Dsn>>,
 }
 
 impl Transaction {
@@ -30,11 +33,21 @@ impl Transaction {
             smtputf8: self.smtputf8,
             client,
             helo,
+            dsn: self.dsn,
         }
     }
 
-    /// Leaves each recipient in once, where it was named first. Octets decide:
-    /// what two local parts mean is for their host to say.
+    /// One more recipient.
+    pub(super) fn add(&mut self, recipient: String, asked: Option<Box<RecipientDsn>>) {
+        if let Some(asked) = asked {
+            self.dsn.get_or_insert_default().note(self.recipients.len(), *asked);
+        }
+        self.recipients.push(recipient);
+    }
+
+    /// Leaves each recipient in once, where it was named first, with what was
+    /// asked there. Octets decide: what two local parts mean is for their host to
+    /// say.
     pub(super) fn forget_repeats(&mut self) {
         if self.recipients.len() < 2 {
             return;
@@ -42,8 +55,12 @@ impl Transaction {
         let mut seen = HashSet::with_capacity(self.recipients.len());
         let first: Vec<bool> = self.recipients.iter().map(|text| seen.insert(&**text)).collect();
         if first.contains(&false) {
-            let mut first = first.into_iter();
-            self.recipients.retain(|_| first.next() == Some(true));
+            let mut kept = first.iter();
+            self.recipients.retain(|_| kept.next() == Some(&true));
+            if let Some(dsn) = &mut self.dsn {
+                let mut kept = first.iter();
+                dsn.recipients.retain(|_| kept.next() == Some(&true));
+            }
         }
     }
 }
@@ -51,6 +68,7 @@ impl Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::dsn::Notify;
 
     #[test]
     fn a_recipient_named_twice_gets_one_copy() {
@@ -62,6 +80,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_stays_with_its_recipient() {
+        let asked = |notify| Some(Box::new(RecipientDsn { notify: Some(notify), orcpt: None }));
+        let mut transaction = Transaction::default();
+        transaction.add("a@b".into(), None);
+        transaction.add("a@b".into(), asked(Notify::NEVER));
+        transaction.add("c@d".into(), asked(Notify::ABSENT));
+        transaction.add("a@b".into(), None);
+        transaction.forget_repeats();
+        let envelope = transaction.into_envelope(UnixMillis(7), String::new(), String::new());
+        assert_eq!(envelope.recipients, ["a@b", "c@d"]);
+        assert_eq!(envelope.recipient_dsn(0), Some(&RecipientDsn::default()));
+        assert_eq!(envelope.recipient_dsn(1).unwrap().notify, Some(Notify::ABSENT));
+    }
+
+    #[test]
     fn becomes_an_envelope() {
         let transaction = Transaction {
             sender: "s@a".into(),
@@ -69,6 +102,7 @@ mod tests {
             size: Some(9),
             body: BodyType::EightBitMime,
             smtputf8: true,
+            dsn: Some(Box::new(Dsn { envid: Some("e".into()), ..Dsn::default() })),
         };
         let envelope = transaction.into_envelope(UnixMillis(7), "192.0.2.1".into(), "h".into());
         let expected = Envelope {
@@ -79,6 +113,7 @@ mod tests {
             smtputf8: true,
             client: "192.0.2.1".into(),
             helo: "h".into(),
+            dsn: Some(Box::new(Dsn { envid: Some("e".into()), ..Dsn::default() })),
         };
         assert_eq!(envelope, expected);
     }

@@ -1,0 +1,289 @@
+//! `ringpost-compare`: measures mail servers on this machine against each other.
+//!
+//! In one run and in turn, so that what the machine does meanwhile meets all of
+//! them: the sink that only answers (the ceiling), ringpost, each other server
+//! that is installed, and those that the user describes ([`server`]). Each is
+//! started anew for each measurement ([`measure`]), what it uses is taken from
+//! all of its processes ([`account`]), and the medians go into a document with
+//! the machine named ([`table`]).
+
+pub mod account;
+pub mod measure;
+pub mod options;
+pub mod server;
+pub mod table;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use ringpost::base::UnixMillis;
+use ringpost::io::process::{allowed_cpus, raise_open_files};
+use ringpost::mail::date;
+
+use crate::demo::child;
+use crate::interrupt;
+use crate::machine::{self, Machine};
+use crate::text::grouped;
+use crate::values::Cores;
+use measure::{Measurement, Surroundings};
+use options::Options;
+use server::{Mode, Server};
+use table::{Comparison, Entry};
+
+/// The tool with its arguments, the program's name first.
+pub fn main_with(arguments: Vec<String>) -> ExitCode {
+    if let Some(code) = child::play(&arguments) {
+        return code;
+    }
+    let command_line = arguments.join(" ");
+    let options = match Options::try_parse_from(arguments) {
+        Ok(options) => options.settled(),
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()) * 2);
+        }
+    };
+    match watched(options, command_line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringpost-compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Compares on a thread of its own, so that a signal stops it in order: the
+/// server that runs then must not be left behind.
+fn watched(options: Options, command_line: String) -> io::Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&stop);
+    let work = thread::spawn(move || compare_and_write(&options, command_line, seen));
+    interrupt::wait(&work, |_| false, || stop.store(true, Ordering::Relaxed))?;
+    work.join().map_err(|_| io::Error::other("the comparison panicked"))?
+}
+
+fn compare_and_write(
+    options: &Options,
+    command_line: String,
+    stop: Arc<AtomicBool>,
+) -> io::Result<()> {
+    let comparison = compare(options, command_line, stop)?;
+    let document = comparison.document();
+    print!("\n{document}");
+    if let Some(path) = &options.json {
+        fs::write(path, serde_json::to_string_pretty(&comparison)? + "\n")?;
+    }
+    if options.out.is_some() || !options.quick {
+        let path = options.out.clone().unwrap_or_else(|| usual_file(&comparison.host));
+        fs::write(&path, document)?;
+        eprintln!("written to {}", path.display());
+    }
+    Ok(())
+}
+
+/// Where the document goes if nobody says.
+fn usual_file(host: &str) -> PathBuf {
+    let records = Path::new("benches/record");
+    let folder = if records.is_dir() { records } else { Path::new("") };
+    folder.join(format!("compare-{host}.md"))
+}
+
+/// Measures everything that `options` ask for, until `stop` is set. A server
+/// that cannot be measured is passed over, with the reason.
+///
+/// # Errors
+/// No server can be measured, it was stopped, or the kernel refuses something.
+pub fn compare(
+    options: &Options,
+    command_line: String,
+    stop: Arc<AtomicBool>,
+) -> io::Result<Comparison> {
+    account::adopt_orphans()?;
+    raise_open_files()?;
+    fs::create_dir_all(&options.data)?;
+    let surroundings = Surroundings {
+        data: options.data.canonicalize()?,
+        cpus: cpus(options)?,
+        duration: options.duration,
+        idle: options.idle,
+        stop,
+    };
+    let (servers, mut missing) = chosen(options)?;
+    let (servers, entries) = met(&surroundings, servers, &mut missing)?;
+    let mut measurements = Vec::new();
+    for setting in options.settings() {
+        for round in 0..options.rounds {
+            for server in servers.iter().filter(|server| server.does(setting.mode)) {
+                match surroundings.measure(server, setting, round) {
+                    Ok(measured) => {
+                        show(&measured);
+                        measurements.push(measured);
+                    }
+                    Err(error) => {
+                        surroundings.check()?;
+                        let mode = setting.mode.name();
+                        let connections = setting.connections;
+                        pass_over(
+                            &mut missing,
+                            format!("{error} ({mode}, {connections} connections)"),
+                        );
+                    }
+                }
+            }
+        }
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let date = date::rfc5322(UnixMillis(now.as_millis() as u64));
+    let of = |mode: Mode, cpus: &(Vec<usize>, Vec<usize>)| {
+        format!("{}: servers on CPU {:?}, load and sink on CPU {:?}.", mode.name(), cpus.0, cpus.1)
+    };
+    Ok(Comparison {
+        machine: Machine::here(),
+        host: fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned(),
+        date: String::from_utf8_lossy(&date[..16]).into_owned(),
+        filesystem: machine::filesystem_of(&surroundings.data),
+        command_line,
+        cpus: [Mode::Accept, Mode::Relay]
+            .iter()
+            .filter(|mode| options.modes.contains(mode))
+            .map(|mode| of(*mode, &surroundings.cpus[usize::from(*mode == Mode::Relay)]))
+            .collect(),
+        servers: entries,
+        missing,
+        measurements,
+    })
+}
+
+/// The servers that start, with what is known of them before any mail.
+fn met(
+    surroundings: &Surroundings,
+    servers: Vec<Server>,
+    missing: &mut Vec<String>,
+) -> io::Result<(Vec<Server>, Vec<Entry>)> {
+    let (mut started, mut entries) = (Vec::new(), Vec::new());
+    for server in servers {
+        let idle_kib = match surroundings.idle_kib(&server) {
+            Ok(idle_kib) => idle_kib,
+            Err(error) => {
+                surroundings.check()?;
+                pass_over(missing, error.to_string());
+                continue;
+            }
+        };
+        let place = surroundings.place(Mode::Accept, 1, ([127, 0, 0, 1], 9).into())?;
+        let (name, version) = (server.name.clone(), server.version(&place));
+        eprintln!("{name}: {version}");
+        entries.push(Entry { name, version, idle_kib });
+        started.push(server);
+    }
+    if started.is_empty() {
+        return Err(io::Error::other(format!("nothing to measure: {}", missing.join("; "))));
+    }
+    Ok((started, entries))
+}
+
+fn pass_over(missing: &mut Vec<String>, reason: String) {
+    eprintln!("{reason}");
+    missing.push(reason);
+}
+
+/// A line on standard error.
+fn show(measured: &Measurement) {
+    let setting = measured.setting;
+    let relayed = measured
+        .relayed_per_s
+        .map_or(String::new(), |rate| format!(", {} relayed/s", grouped(rate)));
+    eprintln!(
+        "{:<8}{:>8} octets {:>5} connections{}  {:<24}{:>9} accepted/s{relayed}",
+        setting.mode.name(),
+        setting.size,
+        setting.connections,
+        if setting.pipelining { " pipelining" } else { "" },
+        measured.server,
+        grouped(measured.accepted_per_s),
+    );
+}
+
+/// The servers to be measured, and those that are not, with the reason.
+fn chosen(options: &Options) -> io::Result<(Vec<Server>, Vec<String>)> {
+    let mut all = server::built_in();
+    for path in &options.server {
+        all.push(server::from_file(path)?);
+    }
+    for name in &options.only {
+        if !all.iter().any(|server| server.name == *name) {
+            let names: Vec<&str> = all.iter().map(|server| server.name.as_str()).collect();
+            let text = format!("--only {name}: the servers are {}", names.join(", "));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+    }
+    all.retain(|server| options.only.is_empty() || options.only.contains(&server.name));
+    let mut missing = Vec::new();
+    all.retain(|server| match server.missing() {
+        None => true,
+        Some(program) => {
+            missing.push(format!("{} ({program} is not installed)", server.name));
+            false
+        }
+    });
+    if all.is_empty() {
+        return Err(io::Error::other(format!("nothing to measure: {}", missing.join("; "))));
+    }
+    Ok((all, missing))
+}
+
+/// CPUs of the server and of the load, for accepting and for relaying.
+fn cpus(options: &Options) -> io::Result<[(Vec<usize>, Vec<usize>); 2]> {
+    let allowed = allowed_cpus()?;
+    let resolve = |cores: &Option<Cores>, usual: &[usize]| match cores {
+        Some(cores) => cores.resolve(&allowed).map_err(io::Error::other),
+        None => Ok(usual.to_vec()),
+    };
+    let (first, second) = allowed.split_at(allowed.len().div_ceil(2));
+    let second = if second.is_empty() { first } else { second };
+    let pair = |server: &[usize], load: &[usize]| {
+        Ok((resolve(&options.server_cores, server)?, resolve(&options.load_cores, load)?))
+    };
+    let all = pair(&allowed, &allowed)?;
+    let halves: io::Result<_> = pair(first, second);
+    Ok([halves?, all])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_chosen_by_name() {
+        let chosen = |arguments: &[&str]| {
+            let given = ["ringpost-compare"].iter().chain(arguments);
+            super::chosen(&Options::parse_from(given))
+        };
+        let (servers, missing) = chosen(&["--only=ringpost"]).unwrap();
+        assert_eq!((servers.len(), missing.len()), (1, 0));
+        assert!(chosen(&["--only=sendmail"]).is_err());
+        let (servers, missing) = chosen(&[]).unwrap();
+        assert_eq!(servers.len() + missing.len(), 6);
+        assert_eq!(servers[1].name, table::OURS);
+    }
+
+    #[test]
+    fn cores_are_shared_unless_given() {
+        let options = Options::parse_from(["ringpost-compare"]);
+        let [accept, relay] = cpus(&options).unwrap();
+        let allowed = allowed_cpus().unwrap();
+        assert!(!accept.0.is_empty() && !accept.1.is_empty());
+        assert_eq!(relay, (allowed.clone(), allowed));
+        let options =
+            Options::parse_from(["ringpost-compare", "--server-cores=1", "--load-cores=1"]);
+        let [accept, relay] = cpus(&options).unwrap();
+        assert_eq!(accept, relay);
+    }
+}

@@ -1,0 +1,148 @@
+//! The command line of `ringpost-compare`. Every option is documented in
+//! `docs/man/ringpost-compare.md`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use super::server::Mode;
+use crate::values::{self, Cores};
+
+/// Measures mail servers against each other.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "ringpost-compare",
+    version,
+    about = "Measures mail servers on this machine against each other, in turn in one run"
+)]
+pub struct Options {
+    /// A server of your own, described by this TOML file; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub server: Vec<PathBuf>,
+    /// Only servers of these names [default: all that are installed]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// What the servers do with the mail
+    #[arg(long, value_name = "MODE", value_delimiter = ',', default_value = "accept,relay")]
+    pub modes: Vec<Mode>,
+    /// Connections at a time
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,10,100,500", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: Vec<u32>,
+    /// Sizes of the messages
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', default_value = "4KiB,100KiB", value_parser = values::size)]
+    pub sizes: Vec<u64>,
+    /// Without and with PIPELINING
+    #[arg(long, value_name = "WHETHER", value_delimiter = ',', default_value = "no,yes")]
+    pub pipelining: Vec<Whether>,
+    /// How long mail is sent in each measurement, behind a warm-up of a fifth
+    #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = values::span)]
+    pub duration: Duration,
+    /// How often each is measured; the table has the medians
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Idle connections to measure the memory of one by; 0 for not at all
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub idle: u32,
+    /// Cores of the servers [default: half of all for accepting, all for relaying]
+    #[arg(long, value_name = "CORES", value_parser = values::cores)]
+    pub server_cores: Option<Cores>,
+    /// Cores of load and sink [default: the other half for accepting, all for
+    /// relaying]
+    #[arg(long, value_name = "CORES", value_parser = values::cores)]
+    pub load_cores: Option<Cores>,
+    /// Folder for queues, on the disk that is to be measured
+    #[arg(long, value_name = "DIR", default_value = "compare-data")]
+    pub data: PathBuf,
+    /// File that the table is written to [default: benches/record/compare-HOST.md
+    /// if there is that folder, else compare-HOST.md]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write every measurement as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// A small run, to see that everything works: 10 connections, 4 KiB, one
+    /// round of half a second, no file unless --out is given
+    #[arg(long)]
+    pub quick: bool,
+}
+
+/// Without or with something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Whether {
+    /// Without.
+    No,
+    /// With.
+    Yes,
+}
+
+impl ValueEnum for Mode {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Mode::Accept, Mode::Relay]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.name()))
+    }
+}
+
+/// One setting that all servers are measured in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Setting {
+    /// What they do.
+    pub mode: Mode,
+    /// Octets of a message.
+    pub size: u64,
+    /// With PIPELINING.
+    pub pipelining: bool,
+    /// Connections at a time.
+    pub connections: u32,
+}
+
+impl Options {
+    /// With what `--quick` means filled in.
+    pub fn settled(mut self) -> Self {
+        if self.quick {
+            self.connections = vec![10];
+            self.sizes = vec![4096];
+            self.pipelining = vec![Whether::No];
+            self.duration = Duration::from_millis(500);
+            self.rounds = 1;
+            self.idle = self.idle.min(20);
+        }
+        self
+    }
+
+    /// Every setting, in the order of the tables.
+    pub fn settings(&self) -> Vec<Setting> {
+        let mut all = Vec::new();
+        for &mode in &self.modes {
+            for &size in &self.sizes {
+                for &pipelining in &self.pipelining {
+                    for &connections in &self.connections {
+                        let pipelining = pipelining == Whether::Yes;
+                        all.push(Setting { mode, size, pipelining, connections });
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Options::command().debug_assert();
+        let options = Options::parse_from(["ringpost-compare"]).settled();
+        assert_eq!(options.settings().len(), 2 * 2 * 2 * 4);
+        let quick = Options::parse_from(["ringpost-compare", "--quick", "--modes=relay"]).settled();
+        let setting = Setting { mode: Mode::Relay, size: 4096, pipelining: false, connections: 10 };
+        assert_eq!(quick.settings(), [setting]);
+        assert!(Options::try_parse_from(["ringpost-compare", "--modes=keep"]).is_err());
+    }
+}

@@ -1,0 +1,273 @@
+//! The comparison as a document: the machine, the servers, and a table for each
+//! kind of work with medians, ranges and ratios.
+
+use std::fmt::Write;
+
+use super::measure::Measurement;
+use super::options::Setting;
+use super::server::Mode;
+use crate::machine::Machine;
+use crate::text::{grouped, time_label};
+
+/// A server that was measured.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// What it says of its version.
+    pub version: String,
+    /// Memory of one more idle connection.
+    pub idle_kib: Option<f64>,
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Comparison {
+    /// What it ran on.
+    pub machine: Machine,
+    /// The name of the host.
+    pub host: String,
+    /// The day, as people write it.
+    pub date: String,
+    /// The filesystem of the queues.
+    pub filesystem: String,
+    /// How it was called.
+    pub command_line: String,
+    /// CPUs of the servers, and of load and sink, for each mode.
+    pub cpus: Vec<String>,
+    /// The servers.
+    pub servers: Vec<Entry>,
+    /// What was passed over, and why.
+    pub missing: Vec<String>,
+    /// Every measurement.
+    pub measurements: Vec<Measurement>,
+}
+
+/// Name of the server that keeps nothing.
+const CEILING: &str = "sink";
+
+/// Name of the server that others are held against.
+pub const OURS: &str = "ringpost";
+
+/// Lowest, median and highest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread(f64, f64, f64);
+
+fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let (first, last) = (*values.first()?, *values.last()?);
+    let half = values.len() / 2;
+    let median = match values.len() % 2 {
+        0 => f64::midpoint(values[half - 1], values[half]),
+        _ => values[half],
+    };
+    Some(Spread(first, median, last))
+}
+
+impl Measurement {
+    /// What it is about: messages relayed, or accepted, a second.
+    fn rate(&self) -> f64 {
+        self.relayed_per_s.unwrap_or(self.accepted_per_s)
+    }
+}
+
+impl Comparison {
+    fn of<'a>(
+        &'a self,
+        server: &'a str,
+        setting: Setting,
+    ) -> impl Iterator<Item = &'a Measurement> + Clone {
+        self.measurements.iter().filter(move |it| it.server == server && it.setting == setting)
+    }
+
+    fn rate(&self, server: &str, setting: Setting) -> Option<Spread> {
+        spread(self.of(server, setting).map(Measurement::rate))
+    }
+
+    /// The settings that were measured, in order.
+    fn settings(&self) -> Vec<Setting> {
+        let mut all: Vec<Setting> = Vec::new();
+        for measurement in &self.measurements {
+            if !all.contains(&measurement.setting) {
+                all.push(measurement.setting);
+            }
+        }
+        all
+    }
+
+    /// The document, in Markdown.
+    pub fn document(&self) -> String {
+        let mut text = String::new();
+        let Machine { processor, cpus, kernel, memory_gib } = &self.machine;
+        let _ = writeln!(
+            text,
+            "# Mail servers on {}\n\n{processor} ({cpus} CPUs), {memory_gib} GiB of RAM, Linux \
+             {kernel}, queues on {}; {}.\n",
+            self.host, self.filesystem, self.date
+        );
+        let _ = writeln!(text, "```sh\n{}\n```\n", self.command_line);
+        for line in &self.cpus {
+            let _ = writeln!(text, "* {line}");
+        }
+        text.push_str(
+            "* Each server is started anew for each measurement, in turn with the others, with a \
+             queue of its own\n  on the same disk, and flushes before its 250. Medians, in \
+             parentheses the range.\n* *relayed/s*: messages that reached the sink, until all had. \
+             *CPU*: processor seconds of the server\n  and all its processes for 1,000 messages. \
+             *memory*: at most, shared pages divided (PSS).\n\n",
+        );
+        self.list_servers(&mut text);
+        let mut head = None;
+        for setting in self.settings() {
+            let now = (setting.mode, setting.size, setting.pipelining);
+            if head != Some(now) {
+                head = Some(now);
+                self.open_table(&mut text, setting);
+            }
+            for server in &self.servers {
+                self.row(&mut text, server, setting);
+            }
+        }
+        text
+    }
+
+    fn list_servers(&self, text: &mut String) {
+        text.push_str("| server | version | memory of an idle connection |\n|---|---|---|\n");
+        for Entry { name, version, idle_kib } in &self.servers {
+            let idle = idle_kib.map_or("-".into(), |kib| format!("{kib:.1} KiB"));
+            let _ = writeln!(text, "| {name} | {version} | {idle} |");
+        }
+        if !self.missing.is_empty() {
+            let _ = writeln!(text, "\nNot measured: {}.", self.missing.join("; "));
+        }
+    }
+
+    fn open_table(&self, text: &mut String, setting: Setting) {
+        let Setting { mode, size, pipelining, .. } = setting;
+        let (work, rate) = match mode {
+            Mode::Accept => ("Accepting", "accepted/s"),
+            Mode::Relay => ("Accepting and relaying", "relayed/s"),
+        };
+        let pipelined = if pipelining { "with" } else { "without" };
+        let _ = write!(
+            text,
+            "\n## {work}, {}, {pipelined} pipelining\n\n| connections | server | {rate} | of the \
+             ceiling | {OURS} is | p50 | p99 | CPU | memory | faults |\n\
+             |---|---|---|---|---|---|---|---|---|---|\n",
+            size_label(size),
+        );
+    }
+
+    fn row(&self, text: &mut String, server: &Entry, setting: Setting) {
+        let all = || self.of(&server.name, setting);
+        let Some(Spread(low, rate, high)) = self.rate(&server.name, setting) else { return };
+        let of = self.rate(CEILING, setting);
+        let ours = self.rate(OURS, setting).filter(|_| server.name != OURS);
+        let ratio = |over: f64, under: f64| (under > 0.0).then(|| over / under);
+        let text_of = |value: Option<f64>, show: fn(f64) -> String| value.map_or("-".into(), show);
+        let middle = |values: &dyn Fn(&Measurement) -> Option<f64>| {
+            spread(all().filter_map(values)).map(|Spread(_, median, _)| median)
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} ({}-{}) | {} | {} | {} | {} | {} | {} | {} |",
+            setting.connections,
+            server.name,
+            grouped(rate),
+            grouped(low),
+            grouped(high),
+            text_of(of.and_then(|of| ratio(rate, of.1)), |it| format!("{it:.2}")),
+            text_of(ours.and_then(|ours| ratio(ours.1, rate)), |it| format!("{it:.1}×")),
+            text_of(middle(&|it| Some(it.p50_ms)), time_label),
+            text_of(middle(&|it| Some(it.p99_ms)), time_label),
+            text_of(middle(&|it| it.cpu_s_per_1000), |it| format!("{it:.3} s")),
+            text_of(middle(&|it| it.memory_mib), |it| format!("{it:.0} MiB")),
+            faults(all()),
+        );
+    }
+}
+
+/// What went wrong, in all rounds; "-" if nothing did.
+fn faults<'a>(all: impl Iterator<Item = &'a Measurement>) -> String {
+    let (failed, stuck) = all.fold((0, 0), |sum, it| (sum.0 + it.failed, sum.1 + it.stuck));
+    let mut parts = Vec::new();
+    if failed > 0 {
+        parts.push(format!("{} failed", grouped(failed as f64)));
+    }
+    if stuck > 0 {
+        parts.push(format!("{} not relayed", grouped(stuck as f64)));
+    }
+    if parts.is_empty() { "-".into() } else { parts.join(", ") }
+}
+
+fn size_label(size: u64) -> String {
+    match size {
+        size if size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
+        size if size.is_multiple_of(1 << 10) => format!("{} KiB", size >> 10),
+        size => format!("{size} octets"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measurement(server: &str, mode: Mode, rate: f64, round: u32) -> Measurement {
+        Measurement {
+            server: server.into(),
+            setting: Setting { mode, size: 4096, pipelining: false, connections: 100 },
+            round,
+            accepted_per_s: rate * 2.0,
+            relayed_per_s: (mode == Mode::Relay).then_some(rate),
+            p50_ms: 5.0,
+            p99_ms: 12.0,
+            cpu_s_per_1000: Some(0.11),
+            memory_mib: None,
+            failed: u64::from(round),
+            stuck: 0,
+        }
+    }
+
+    #[test]
+    fn the_document_has_medians_and_ratios() {
+        let entry =
+            |name: &str| Entry { name: name.into(), version: "1".into(), idle_kib: Some(2.5) };
+        let mut measurements = Vec::new();
+        for (round, scale) in [(0, 1.0), (1, 1.2), (2, 0.9)] {
+            measurements.push(measurement(CEILING, Mode::Accept, 20_000.0 * scale, round));
+            measurements.push(measurement(OURS, Mode::Accept, 15_000.0 * scale, round));
+            measurements.push(measurement(OURS, Mode::Relay, 9_000.0 * scale, round));
+            measurements.push(measurement("other", Mode::Relay, 500.0 * scale, round));
+        }
+        let text = Comparison {
+            machine: Machine::here(),
+            host: "test".into(),
+            date: "today".into(),
+            filesystem: "ext4".into(),
+            command_line: "ringpost-compare".into(),
+            cpus: vec!["all".into()],
+            servers: vec![entry(CEILING), entry(OURS), entry("other")],
+            missing: vec!["exim: no exim4".into()],
+            measurements,
+        }
+        .document();
+        for part in [
+            "# Mail servers on test",
+            "| ringpost | 1 | 2.5 KiB |",
+            "Not measured: exim: no exim4.",
+            "## Accepting, 4 KiB, without pipelining",
+            "| 100 | ringpost | 30,000 (27,000-36,000) | 0.75 | - | 5 ms | 12 ms | 0.110 s | - | 3 failed |",
+            "| 100 | other | 500 (450-600) | - | 18.0× |",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+
+    #[test]
+    fn medians_of_few() {
+        assert_eq!(spread([3.0, 1.0].into_iter()), Some(Spread(1.0, 2.0, 3.0)));
+        assert_eq!(spread([3.0, 1.0, 2.0].into_iter()), Some(Spread(1.0, 2.0, 3.0)));
+        assert_eq!(spread(std::iter::empty()), None);
+    }
+}

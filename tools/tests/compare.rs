@@ -1,0 +1,83 @@
+//! The comparison as a whole, small: servers are started, measured, stopped and
+//! told of in a document.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use assert_cmd::prelude::*;
+
+#[test]
+fn a_small_run_measures_starts_and_cleans_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    // A server of the user's own that lets go of the process it was started as.
+    let mine = "name = \"mine\"\nmodes = [\"accept\"]\nversion = [\"echo\", \"mine 7\"]\n\
+                prepare = [[\"mkdir\", \"{dir}/spool\"]]\n\
+                start = [\"sh\", \"-c\", \"test -d {dir}/spool && . {dir}/run\"]\n\
+                [[file]]\npath = \"run\"\n\
+                text = \"sleep 600 | {self} __sink --listen {address} {how} &\\nread gone\\n\"\n\
+                [values.accept]\nhow = \"--discard\"\n";
+    fs::write(path("mine.toml"), mine).unwrap();
+    let mut command = Command::cargo_bin("ringpost-compare").unwrap();
+    command.args(["--quick", "--only=sink,ringpost,mine", "--server", &path("mine.toml")]);
+    command.args(["--data", &path("data"), "--json", &path("all.json"), "--out", &path("all.md")]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let all: serde_json::Value =
+        serde_json::from_slice(&fs::read(path("all.json")).unwrap()).unwrap();
+    let measurements = all["measurements"].as_array().unwrap();
+    let told: Vec<(&str, &str)> = measurements
+        .iter()
+        .map(|it| (it["setting"]["mode"].as_str().unwrap(), it["server"].as_str().unwrap()))
+        .collect();
+    let accepting = ["sink", "ringpost", "mine"].map(|server| ("accept", server));
+    assert_eq!(told, [&accepting[..], &[("relay", "ringpost")]].concat());
+    for it in measurements {
+        assert!(it["accepted_per_s"].as_f64().unwrap() > 0.0, "{it}");
+        assert!(it["cpu_s_per_1000"].as_f64().unwrap() > 0.0, "{it}");
+        assert!(it["memory_mib"].as_f64().unwrap() > 0.5, "{it}");
+        assert_eq!((it["failed"].as_u64(), it["stuck"].as_u64()), (Some(0), Some(0)), "{it}");
+    }
+    assert!(measurements[3]["relayed_per_s"].as_f64().unwrap() > 0.0);
+    let document = fs::read_to_string(path("all.md")).unwrap();
+    for part in ["| mine | mine 7 |", "## Accepting and relaying, 4 KiB", "| 10 | ringpost |"] {
+        assert!(document.contains(part), "{part}\n{document}");
+    }
+    assert!(!dir.path().join("data/server").exists(), "its folder is gone");
+}
+
+#[test]
+fn a_server_that_does_not_start_is_told_with_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bad.toml");
+    fs::write(&file, "name = \"bad\"\nstart = [\"sh\", \"-c\", \"echo no >&2; exit 3\"]\n")
+        .unwrap();
+    let mut command = Command::cargo_bin("ringpost-compare").unwrap();
+    command.args(["--quick", "--only=bad", "--server"]).arg(&file);
+    let output = command.arg("--data").arg(dir.path().join("data")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("bad: it ended: exit status: 3, see "), "{said}");
+    assert_eq!(fs::read_to_string(dir.path().join("data/server.log")).unwrap(), "no\n");
+}
+
+#[test]
+fn a_signal_stops_the_server_that_runs_and_then_the_comparison() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut command = Command::cargo_bin("ringpost-compare").unwrap();
+    command.args(["--only=ringpost", "--modes=accept", "--duration=60s", "--idle=0"]);
+    let mut child = command.arg("--data").arg(&data).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while !data.join("load.log").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("interrupted"), "{said}");
+    assert!(!data.join("server").exists(), "the server's folder is gone");
+}

@@ -71,6 +71,19 @@ impl Pacer {
         }
     }
 
+    /// The slot `at` has passed unused, and is wanted still: when its holder may
+    /// go, so that no more go in any time than by the slots. The one given out last
+    /// moves to `now`; another gives way to the next slot, unless slots are further
+    /// apart than `patience`, for which nobody waits.
+    pub(super) fn renew(&mut self, at: Instant, now: Instant, patience: Duration) -> Instant {
+        if self.last == Some(at) {
+            self.give_back(at);
+        } else if self.interval > patience {
+            return at;
+        }
+        self.take(now)
+    }
+
     /// True when nothing is lost by forgetting the slots so far.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         self.full_until.is_none_or(|until| until <= now)
@@ -136,6 +149,24 @@ mod tests {
         assert_eq!(pacer.next(start), at(start, 3000));
         pacer.set_rate(Rate { count: 2, per: Per::Hour }, Some(start));
         assert_eq!(pacer.next(start), slots[2] + Duration::from_secs(1800));
+    }
+
+    #[test]
+    fn a_slot_that_has_passed_is_no_licence_to_catch_up() {
+        let start = Instant::now();
+        let (patience, rate) = (Duration::from_secs(5), Rate { count: 1, per: Per::Second });
+        let mut pacer = Pacer::new(rate);
+        let slot = pacer.take(start);
+        let late = at(start, 900);
+        assert_eq!(pacer.renew(slot, late, patience), late, "it was the last");
+        assert_eq!(pacer.next(late), at(start, 1900), "a whole second after it");
+        let (first, second) = (pacer.take(late), pacer.take(late));
+        assert_eq!((first, second), (at(start, 1900), at(start, 2900)));
+        let late = at(start, 2850);
+        assert_eq!(pacer.renew(first, late, patience), at(start, 3900), "behind the second");
+        let mut pacer = Pacer::new(Rate { count: 1, per: Per::Hour });
+        let (first, _) = (pacer.take(start), pacer.take(start));
+        assert_eq!(pacer.renew(first, late, patience), first, "not in two hours");
     }
 
     fn rates() -> impl Strategy<Value = Rate> {

@@ -377,12 +377,15 @@ impl<S: Store> Connection<S> {
         if fruitless.is_some() {
             self.station.hosts.borrow_mut().failed(self.target.address, steady_now);
         }
-        let waiting = self.station.lane.closed(fruitless, steady_now);
-        waiting.into_iter().for_each(|handle| self.core.release(handle));
-        if self.core.stopping() {
-            self.core.purge(|_| true);
+        let Connection { core, station, wire, .. } = self;
+        // The socket goes first: another connection may be opened at once.
+        drop(wire);
+        let waiting = station.lane.closed(fruitless, steady_now);
+        waiting.into_iter().for_each(|handle| core.release(handle));
+        if core.stopping() {
+            core.purge(|_| true);
         }
-        self.core.kick(&self.station);
+        core.kick(&station);
     }
 }
 

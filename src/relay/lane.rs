@@ -20,6 +20,8 @@ use crate::policy::governor::{Failure, Opening, Why};
 
 /// When the governor is asked again that could not say when.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How long after its time a message of a limited site may go without a question.
+const LATE: Duration = Duration::from_millis(20);
 
 /// What a lane wants done.
 #[derive(Debug, PartialEq, Eq)]
@@ -154,10 +156,26 @@ impl Lane {
         slot <= now
     }
 
+    /// True when the next message may go although its time came a while ago: others
+    /// may have had theirs since.
+    fn may_go_late(&self, state: &mut State, now: Instant) -> bool {
+        match state.slot {
+            Some(slot) if slot + LATE < now => {
+                let slot = self.account.with(|g| g.renew(slot, now, super::IDLE_MAX));
+                state.slot = Some(slot);
+                slot <= now
+            }
+            _ => true,
+        }
+    }
+
     /// The next handle for a connection that has nothing to do.
     pub(super) fn take(&self, now: Instant) -> Option<Handle> {
         let mut state = self.state.borrow_mut();
-        if state.queue.is_empty() || !self.may_go(&mut state, now) {
+        if state.queue.is_empty()
+            || !self.may_go(&mut state, now)
+            || !self.may_go_late(&mut state, now)
+        {
             return None;
         }
         state.slot = None;

@@ -140,7 +140,8 @@ fn a_reload_changes_the_limits_of_sites_for_mail_that_waits() {
     rig.wait_empty();
     let by_connection = hop.seen(|seen| seen.by_connection());
     assert!(by_connection[1..].iter().all(|&count| count <= 2), "{by_connection:?}");
-    assert_eq!(hop.seen(|seen| seen.most), 1);
+    // The host may see the end of one after the beginning of the next.
+    assert!(hop.seen(|seen| seen.most) <= 2);
     // And back.
     rig.rewrite(&table("message_rate = \"1/h\""));
     send(&rig, 5);

@@ -264,6 +264,12 @@ impl Governor {
         }
     }
 
+    /// The slot `at` has passed unused, and is wanted still: when its holder may
+    /// send. One that would have to wait for longer than `patience` may at once.
+    pub fn renew(&mut self, at: Instant, now: Instant, patience: Duration) -> Instant {
+        self.messages.as_mut().map_or(now, |pacer| pacer.renew(at, now, patience))
+    }
+
     /// True when messages are limited to a rate.
     pub fn limits_messages(&self) -> bool {
         self.messages.is_some()

@@ -160,6 +160,26 @@ fn deliveries_stop_when_outcomes_cannot_be_recorded() {
 }
 
 #[test]
+fn a_drain_waits_for_what_is_being_read() {
+    run(|| async {
+        let rig = Rig::new(config(&[nobody()])).await;
+        let body: &[&[u8]] = &[b"Subject: x\r\n\r\n.\r\n"];
+        let (id, commit) = rig.queue.append(&envelope(&["a@x.org"]), |_, _| {}, body).unwrap();
+        commit.await.unwrap();
+        rig.queue.put_back(id, &[0], UnixMillis(0));
+        let begun = async {
+            while rig.counters.borrow().wakeups == 0 {
+                crate::io::executor::yield_now().await;
+            }
+        };
+        within(Duration::from_secs(20), begun).await.expect("it is due");
+        rig.drain().await;
+        let left = rig.queue.message(id).unwrap().recipients;
+        assert!(!left[0].out, "{left:?}");
+    });
+}
+
+#[test]
 fn what_is_cut_waits_in_the_log_untouched() {
     run(|| async {
         let peer = Peer::start(vec![script(&[&HELLO, &["< MAIL", "< RCPT", "< DATA"]])]);

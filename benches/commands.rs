@@ -4,65 +4,22 @@
 //! A transaction is MAIL, RCPT, DATA, the end of an empty body and the reply,
 //! with every question answered by the access policy of a trusted client.
 
+mod support;
+
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringpost::base::QueueId;
-use ringpost::config::Access;
-use ringpost::policy::access::may_relay;
 use ringpost::proto::smtp::command::Command;
-use ringpost::proto::smtp::server::{BodyVerdict, Question, Server, Settings, Step, Verdict};
-
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const COMMANDS: [&[u8]; 3] = [
-    b"MAIL FROM:<sender.name@client.example> SIZE=4096 BODY=8BITMIME\r\n",
-    b"RCPT TO:<recipient.name@destination.example>\r\n",
-    b"DATA\r\n",
-];
-
-/// Feeds `input` to its end.
-fn feed(mut server: Server, mut input: &[u8], access: &Access, out: &mut Vec<u8>) -> Server {
-    loop {
-        let (next, used, step) = server.step(input, out);
-        input = &input[used..];
-        server = match step {
-            Step::NeedInput => return next,
-            Step::Ask(Question::Recipient(address)) => {
-                next.answer(may_relay(access, CLIENT, &address), out)
-            }
-            Step::Ask(_) => next.answer(Verdict::Accept, out),
-            Step::Body => {
-                let mut next = next;
-                black_box(next.take_transaction());
-                next.body_done(BodyVerdict::Queued(QueueId::default()), out)
-            }
-            Step::Flush | Step::Close => panic!("not in this dialog"),
-        };
-    }
-}
+use support::dialog::{COMMANDS, Session};
 
 fn transactions(criterion: &mut Criterion) {
-    let access = Access::default();
     let pipelined = COMMANDS.concat();
     let mut group = criterion.benchmark_group("transaction");
     group.throughput(Throughput::Elements(1));
     for (name, inputs) in [("by command", &COMMANDS[..]), ("pipelined", &[&pipelined])] {
-        let mut out = Vec::with_capacity(4096);
-        let settings = Arc::new(Settings::new("mx.example", 50 << 20, 1000, 20));
-        let mut server = Some(Server::new(settings, &mut out));
-        server = server.map(|server| feed(server, b"EHLO client.example\r\n", &access, &mut out));
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                for input in inputs {
-                    out.clear();
-                    let next = server.take().expect("put back");
-                    server = Some(feed(next, black_box(input), &access, &mut out));
-                }
-            });
-        });
-        assert!(out.starts_with(b"354 ") || out.starts_with(b"250 2.1.0"), "the dialog went wrong");
+        let mut session = Session::new();
+        group.bench_function(name, |bencher| bencher.iter(|| session.transaction(inputs)));
+        assert!(session.went_well(), "the dialog went wrong");
     }
     group.finish();
 }

@@ -6,12 +6,15 @@
 //! runs, which other load on the machine disturbs little, and then what
 //! criterion makes of longer ones; `-- Avx2/mail` for a part of those.
 
+mod support;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use memchr::memmem::Finder;
 use ringpost::proto::scan::{Scan, Scanner, Variant};
+use support::mail::message;
 
 /// Sizes of messages, in octets.
 const SIZES: [usize; 2] = [4 << 10, 256 << 10];
@@ -19,23 +22,6 @@ const SIZES: [usize; 2] = [4 << 10, 256 << 10];
 /// Kinds of text: the shortest and the longest line, in octets.
 const SHAPES: [(&str, usize, usize); 4] =
     [("mail", 2, 78), ("base64", 78, 78), ("long", 400, 998), ("short", 2, 20)];
-
-/// A message of about `len` octets with lines of `from` to `to` octets, whose
-/// lengths follow no pattern that a branch predictor could learn.
-fn message(len: usize, from: usize, to: usize) -> Vec<u8> {
-    let mut body = vec![];
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    while body.len() + to + 5 < len {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let line = from + (random >> 33) as usize % (to - from + 1);
-        body.extend((0..line - 2).map(|at| b"etaoin. shrdlu "[at % 15]));
-        body.extend_from_slice(b"\r\n");
-    }
-    body.extend_from_slice(b".\r\n");
-    body
-}
 
 fn available() -> impl Iterator<Item = Variant> {
     Variant::ALL.into_iter().filter(|variant| variant.is_available())

@@ -4,6 +4,7 @@ mod adverse;
 mod cleaning;
 mod crash;
 mod fixture;
+mod flushes;
 mod model;
 mod prepare;
 mod random;

@@ -14,6 +14,8 @@ use std::time::Duration;
 use futures_lite::future;
 use glommio::{LocalExecutorBuilder, Placement};
 
+use super::net::Set;
+
 /// A thread that runs one executor.
 pub struct Pinned<T: Send + 'static> {
     handle: glommio::ExecutorJoinHandle<T>,
@@ -38,10 +40,11 @@ where
     T: Send + 'static,
 {
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let set = Set::new()?;
     let handle = LocalExecutorBuilder::new(placement)
         .name(name)
         .ring_depth(1024)
-        .spawn(make)
+        .spawn(move || async move { set.serve(async { make().await }).await })
         .map_err(|error| {
             io::Error::other(format!(
                 "cannot start an io_uring executor{}: {error}. ringpost needs Linux 5.8 or later, \

@@ -22,9 +22,10 @@ pub const HUGE: usize = BODY_PART_MAX - 4096;
 
 const _: () = assert!(SMALL < LARGE && LARGE < HUGE);
 
-/// Most free buffers kept of each size; what is beyond goes back to the
-/// allocator.
-const KEPT: usize = 64;
+/// Most bytes of free buffers kept of each size; what is beyond goes back to the
+/// allocator. Enough that some hundred busy sessions never ask it: a buffer that
+/// comes from there is filled with zeroes first.
+const KEPT: usize = 16 * 1024 * 1024;
 
 /// The free buffers of one shard.
 #[derive(Default)]
@@ -42,7 +43,7 @@ impl Pool {
     fn give(&self, buffer: Box<[u8]>) {
         let free = if buffer.len() == LARGE { &self.large } else { &self.huge };
         let mut free = free.borrow_mut();
-        if free.len() < KEPT {
+        if free.len() < KEPT / buffer.len() {
             free.push(buffer);
         }
     }

@@ -147,6 +147,10 @@ impl Line<'_> {
 
 /// Writes `value` so that it cannot end its quotes or its line.
 fn escape(out: &mut String, value: &str, close: char) {
+    let is_plain = |b: u8| matches!(b, b' '..=b'~') && b != b'\\' && b != b'"';
+    if value.bytes().all(is_plain) {
+        return out.push_str(value);
+    }
     for c in value.chars() {
         if c.is_control() || c == '\\' || (c == close && close == '"') {
             let _ = write!(out, "{}", c.escape_default());

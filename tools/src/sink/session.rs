@@ -16,15 +16,12 @@ use ringpost::io::net::Stream;
 use ringpost::io::watch::Guard;
 use ringpost::proto::scan::{Scan, Scanner};
 use ringpost::proto::smtp::server::{BodyVerdict, Server, Step, Transaction, Verdict, write_reply};
+use ringpost::receive::buffer::Buffer;
 
 use super::mood::{Act, Mood};
 use super::receipt::{Delivery, Head, Sum};
 use super::worker::Worker;
 use crate::latency::ns;
-
-/// Size of a session's receive buffer; pages of it that are never reached are
-/// never touched.
-const BUFFER: usize = 64 * 1024;
 
 /// What is known of a message while it comes in.
 #[derive(Default)]
@@ -41,9 +38,7 @@ pub struct Session {
     worker: Rc<Worker>,
     stream: Stream,
     guard: Guard,
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
+    buffer: Buffer,
     out: Vec<u8>,
     client: IpAddr,
     mood: Mood,
@@ -62,10 +57,9 @@ impl Session {
     /// A session on a connection just accepted.
     pub fn new(worker: Rc<Worker>, stream: Stream, client: IpAddr) -> Self {
         let guard = worker.watch.guard(stream.hangup());
-        let buffer = vec![0; BUFFER].into_boxed_slice();
+        let buffer = Buffer::new(Rc::clone(&worker.pool));
         let mood = Mood::new(Rc::clone(&worker.habits), worker.next_connection(), client);
-        let out = Vec::with_capacity(512);
-        Session { worker, stream, guard, buffer, start: 0, end: 0, out, client, mood }
+        Session { worker, stream, guard, buffer, out: Vec::new(), client, mood }
     }
 
     /// Serves until the client or the sink closes.
@@ -111,28 +105,29 @@ impl Session {
 
     async fn serve(&mut self, mut server: Server) -> io::Result<()> {
         loop {
-            let input = &self.buffer[self.start..self.end];
-            let (mut next, used, step) = server.step(input, &mut self.out);
+            let (mut next, used, step) = server.step(self.buffer.filled(), &mut self.out);
             match step {
                 Step::NeedInput => {
-                    self.start += used;
+                    self.buffer.consume(used);
                     self.flush().await?;
+                    // Who waits for a command holds little.
+                    self.buffer.shrink();
                     if !self.read().await? {
                         return Ok(());
                     }
                 }
                 Step::Flush => {
-                    self.start += used;
+                    self.buffer.consume(used);
                     self.flush().await?;
                 }
                 Step::Ask(_) if self.mood.is_calm() => {
-                    self.start += used;
+                    self.buffer.consume(used);
                     next = next.answer(Verdict::Accept, &mut self.out);
                 }
                 Step::Ask(question) => {
                     let sender = next.transaction().map_or("", |it| it.sender.as_str());
                     let act = self.mood.asked(&question, sender);
-                    self.start += used;
+                    self.buffer.consume(used);
                     self.wait(act.wait).await;
                     if act.drop {
                         return Ok(());
@@ -145,7 +140,7 @@ impl Session {
                     }
                 }
                 Step::Body => {
-                    self.start += used;
+                    self.buffer.consume(used);
                     self.flush().await?;
                     let transaction = next.take_transaction();
                     match self.message(&transaction).await? {
@@ -174,13 +169,15 @@ impl Session {
 
     /// Reads more behind what is not used; false at the end of the stream.
     async fn read(&mut self) -> io::Result<bool> {
-        if self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+        if self.buffer.room().is_empty() {
+            self.buffer.compact();
+            if self.buffer.room().is_empty() {
+                self.buffer.grow();
+            }
         }
         self.guard.arm(self.worker.patience);
-        let count = self.stream.read(&mut self.buffer[self.end..]).await?;
-        self.end += count;
+        let count = self.stream.read(self.buffer.room()).await?;
+        self.buffer.advance(count);
         Ok(count > 0)
     }
 
@@ -189,8 +186,9 @@ impl Session {
         let breaks = !self.mood.is_calm() && self.mood.breaks_body();
         let mut receipt = self.worker.begin(transaction);
         let mut scanner = Scanner::new();
+        self.buffer.want_large();
         loop {
-            let chunk = &self.buffer[self.start..self.end];
+            let chunk = self.buffer.filled();
             let (len, ended) = match scanner.scan(chunk) {
                 Scan::More => (chunk.len(), false),
                 Scan::End { len } => (len, true),
@@ -198,7 +196,7 @@ impl Session {
             if let Some(receipt) = &mut receipt {
                 receipt.take(&chunk[..len]);
             }
-            self.start += len;
+            self.buffer.consume(len);
             if breaks && len > 0 {
                 return Ok(Ending::Gone);
             }

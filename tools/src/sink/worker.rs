@@ -13,6 +13,7 @@ use ringpost::io::executor::{Task, sleep, spawn};
 use ringpost::io::net::Listener;
 use ringpost::io::watch::Watch;
 use ringpost::proto::smtp::server::Settings;
+use ringpost::receive::buffer::Pool;
 
 use super::limits::Limits;
 use super::mood::Habits;
@@ -59,6 +60,8 @@ pub struct Worker {
     pub ledger: RefCell<Option<Writer>>,
     /// The deadlines of its sessions.
     pub watch: Watch,
+    /// What its sessions borrow while they take a message.
+    pub pool: Rc<Pool>,
     /// How long a client may be silent.
     pub patience: Duration,
     /// How its sessions misbehave.
@@ -91,6 +94,7 @@ impl Worker {
             maildir: options.maildir.as_deref().map(Maildir::open).transpose()?,
             ledger: RefCell::new(options.ledger.as_deref().map(Writer::open).transpose()?),
             watch: Watch::default(),
+            pool: Rc::default(),
             patience: PATIENCE,
             habits: Rc::new(Habits::new(options, seed, limits)),
             connections: Cell::new(0),

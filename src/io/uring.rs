@@ -60,6 +60,8 @@ pub struct UringStore {
     dir: Rc<PathBuf>,
     /// Known once the first file is to be opened.
     access: Rc<Cell<Option<Access>>>,
+    /// The directory itself, once it was synced.
+    opened: Rc<Cell<Option<fs::File>>>,
     through_max: usize,
 }
 
@@ -67,8 +69,8 @@ impl UringStore {
     /// The directory `dir`, which must exist. Direct I/O is used where the
     /// filesystem has it; where it has not, a warning is logged.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        let (dir, access) = (Rc::new(dir.into()), Rc::default());
-        UringStore { dir, access, through_max: THROUGH_MAX }
+        let (dir, access, opened) = (Rc::new(dir.into()), Rc::default(), Rc::default());
+        UringStore { dir, access, opened, through_max: THROUGH_MAX }
     }
 
     /// The same directory, with files opened to be written through doing so for
@@ -215,8 +217,16 @@ impl Store for UringStore {
     }
 
     async fn sync_dir(&self) -> io::Result<()> {
-        let dir = PathBuf::clone(&self.dir);
-        blocking(move || fs::File::open(dir)?.sync_all()).await
+        let (dir, opened) = (PathBuf::clone(&self.dir), self.opened.take());
+        let (result, file) = blocking(move || {
+            // Kept open: a log must not fail because the process has too many
+            // other files open.
+            let opened = opened.map_or_else(|| fs::File::open(dir), Ok);
+            opened.map_or_else(|error| (Err(error), None), |file| (file.sync_all(), Some(file)))
+        })
+        .await;
+        self.opened.set(file);
+        result
     }
 
     fn space(&self) -> io::Result<Space> {

@@ -37,7 +37,6 @@ impl Listener {
         let source = self.inner.source();
         let (stream, peer) = poll_fn(|cx| source.poll(Side::Read, cx, accept)).await?;
         stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
         Ok((Stream::new(stream)?, peer))
     }
 }

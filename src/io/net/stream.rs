@@ -62,6 +62,12 @@ impl Stream {
         Ok(stream)
     }
 
+    /// Whether short writes leave without waiting for more.
+    #[cfg(test)]
+    pub(super) fn sends_at_once(&self) -> bool {
+        self.inner.io().nodelay().unwrap()
+    }
+
     /// Completes when the connection is made or has failed.
     fn poll_connect(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.inner.source().poll(Side::Write, cx, || {

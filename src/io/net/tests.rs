@@ -75,6 +75,7 @@ fn connects_from_the_address_asked_for_or_says_why_not() {
         let mut client = Stream::connect_from(source, address, LIMIT).await.unwrap();
         let (mut server, peer) = listener.accept().await.unwrap();
         assert_eq!(peer.ip(), source);
+        assert!(client.sends_at_once() && server.sends_at_once());
         assert_eq!((client.local_addr().unwrap(), client.peer_addr().unwrap()), (peer, address));
         client.write_all(b"x").await.unwrap();
         assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 1);

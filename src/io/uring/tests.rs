@@ -56,6 +56,19 @@ fn writes_blocks_reads_anything_and_names_endure() {
 }
 
 #[test]
+fn the_directory_is_opened_once() {
+    on_disk(async |path| {
+        let dir = path.join("log");
+        fs::create_dir(&dir).unwrap();
+        let store = UringStore::new(&dir);
+        store.sync_dir().await.unwrap();
+        // It cannot be opened by this name any more.
+        fs::rename(&dir, path.join("moved")).unwrap();
+        store.sync_dir().await.unwrap();
+    });
+}
+
+#[test]
 fn the_page_cache_does_the_same() {
     on_disk(async |path| {
         let store = UringStore::buffered(path);

@@ -15,7 +15,7 @@ fn document() -> String {
 
 /// The table of `key` as the document heads it.
 fn heading(key: &Key) -> String {
-    match key.path.split_once('.') {
+    match key.path.rsplit_once('.') {
         None => "## Above all tables".into(),
         Some((table, _)) if LISTS.contains(&table) => format!("## `[[{table}]]`"),
         Some((table, _)) => format!("## `[{table}]`"),

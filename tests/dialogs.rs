@@ -10,8 +10,9 @@ use support::engine::Engine;
 fn play(pace_of: impl Fn(&Dialog) -> Vec<Pace>) {
     let mut complaints = Vec::new();
     for dialog in read_all() {
-        let wrong = pace_of(&dialog)
-            .into_iter()
+        let paces = pace_of(&dialog).into_iter();
+        let wrong = paces
+            .filter(|pace| *pace == Pace::Turns || !dialog.setup.strict)
             .find_map(|pace| dialog.play(pace, Engine::new(&dialog.setup)).err());
         complaints.extend(wrong);
     }
@@ -51,7 +52,7 @@ fn there_is_a_dialog_for_every_command_and_for_every_limit() {
     let sent: Vec<u8> = dialogs.iter().flat_map(Dialog::client_octets).collect();
     let sent = String::from_utf8_lossy(&sent).to_ascii_uppercase();
     for verb in
-        "EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY EXPN HELP STARTTLS AUTH BDAT".split(' ')
+        "EHLO HELO LHLO MAIL RCPT DATA RSET NOOP QUIT VRFY EXPN HELP STARTTLS AUTH BDAT ETRN XCLIENT XFORWARD".split(' ')
     {
         assert!(sent.lines().any(|line| line.starts_with(verb)), "no dialog has {verb}");
     }

@@ -3,19 +3,24 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Instant;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use support::peer::{Client, NextHop, PATIENCE, header};
 use support::process::Server;
 
-/// A port on which nothing listens while the listener is kept from accepting:
-/// it is closed again at once, so that connections are refused.
+/// A port on which nothing listens. The socket that has it is kept to the end of
+/// the process, so that nobody else gets it.
 fn dead() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 /// Mail for `dead.test` and what is below it goes nowhere, all other to `hop`.

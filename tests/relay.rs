@@ -14,3 +14,7 @@ mod operating;
 mod queueing;
 #[path = "relay/replies.rs"]
 mod replies;
+#[path = "relay/secure.rs"]
+mod secure;
+#[path = "relay/store.rs"]
+mod store;

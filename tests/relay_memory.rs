@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use ringpost::base::counters::SharedCounters;
 use ringpost::base::{Envelope, Outcome, QueueId, ShardId};
-use ringpost::config::{Config, NextHop, Route, Tls};
+use ringpost::config::{Config, NextHop, Route};
 use ringpost::io::clock;
 use ringpost::io::dns::{DnsOptions, Resolver};
 use ringpost::io::executor::{pause, run_pinned, spawn};
@@ -179,7 +179,7 @@ fn run<F: Future<Output = ()> + 'static>(test: impl FnOnce() -> F + Send + 'stat
 fn many_recipients_of_one_domain_that_is_down_cost_little() {
     run(|| async {
         let next_hop = NextHop::Hosts(vec![nobody().into()]);
-        let route = Route { domain: "*".parse().unwrap(), next_hop, tls: Tls::Off };
+        let route = Route::new("*".parse().unwrap(), next_hop);
         let shard = Shard::start(Config { routes: vec![route], ..Config::default() }).await;
         let count = scale(100_000);
         let (held, most) = shard.take(count, |n| format!("r{n}@x.org")).await;

@@ -98,7 +98,9 @@ message_rate = "30/m"
             "message_rate": set(json!("30/m"), "[[site]] in line 27"),
         })
     );
-    assert_eq!((&json["action"], &json["tls"]), (&json!("relay"), &json!("off")));
+    assert_eq!((&json["action"], &json["tls"]), (&json!("relay"), &json!("optional")));
+    assert_eq!(json["hosts"][0]["protocol"], "smtp");
+    assert!(json["hosts"][0]["tls"].as_str().unwrap().starts_with("over TLS where"), "{json}");
     assert_eq!(json["hosts"][1]["addresses"][0]["address"], "127.0.0.9");
     assert_eq!(json["schedule"]["retry"][6], "4h");
     assert_eq!(json["server"], json!({ "runs": false }));

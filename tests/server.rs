@@ -70,7 +70,12 @@ fn replies_to_a_pipelined_batch_come_in_one_write() {
     stream.set_read_timeout(Some(support::peer::PATIENCE)).unwrap();
     let mut buf = [0; 4096];
     assert!(stream.read(&mut buf).unwrap() > 0);
-    let batch = b"EHLO c.test\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nRCPT TO:<c@y.test>\r\nDATA\r\n";
+    std::io::Write::write_all(&mut stream, b"EHLO c.test\r\n").unwrap();
+    let mut len = 0;
+    while !String::from_utf8_lossy(&buf[..len]).contains("250 HELP\r\n") {
+        len += stream.read(&mut buf[len..]).unwrap();
+    }
+    let batch = b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nRCPT TO:<c@y.test>\r\nDATA\r\n";
     std::io::Write::write_all(&mut stream, batch).unwrap();
     let len = stream.read(&mut buf).unwrap();
     let text = String::from_utf8_lossy(&buf[..len]);

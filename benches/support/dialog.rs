@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ringpost::base::QueueId;
 use ringpost::config::Access;
 use ringpost::policy::access::may_relay;
-use ringpost::proto::smtp::server::{BodyVerdict, Question, Server, Settings, Step, Verdict};
+use ringpost::proto::smtp::server::{BodyVerdict, Question, Server, Settings, Spec, Step, Verdict};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -32,7 +32,8 @@ impl Session {
     /// One that transactions may begin in.
     pub fn new() -> Self {
         let mut out = Vec::with_capacity(4096);
-        let settings = Arc::new(Settings::new("mx.example", 50 << 20, 1000, 20));
+        let settings =
+            Arc::new(Settings::new(Spec { hostname: "mx.example".into(), ..Spec::default() }));
         let server = Some(Server::new(settings, &mut out));
         let mut session = Session { server, access: Access::default(), out };
         session.transaction(&[b"EHLO client.example\r\n"]);
@@ -61,7 +62,7 @@ fn feed(mut server: Server, mut input: &[u8], access: &Access, out: &mut Vec<u8>
         server = match step {
             Step::NeedInput => return next,
             Step::Ask(Question::Recipient(address)) => {
-                next.answer(may_relay(access, CLIENT, &address), out)
+                next.answer(may_relay(access, CLIENT, false, &address), out)
             }
             Step::Ask(_) => next.answer(Verdict::Accept, out),
             Step::Body => {
@@ -69,7 +70,7 @@ fn feed(mut server: Server, mut input: &[u8], access: &Access, out: &mut Vec<u8>
                 black_box(next.take_transaction());
                 next.body_done(BodyVerdict::Queued(QueueId::default()), out)
             }
-            Step::Flush | Step::Close => panic!("not in this dialog"),
+            _ => panic!("not in this dialog"),
         };
     }
 }

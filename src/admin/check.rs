@@ -8,8 +8,13 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::tls::Missing;
+use super::users;
 use crate::base::Durability;
 use crate::config::{Config, ConfigErrors, Cores, EMBEDDED_NAME};
+use crate::io::clock;
+use crate::io::tls::{Client, Version};
+use crate::relay::authorities;
 
 /// The outcome of a check, ready to print.
 #[derive(Clone, Debug)]
@@ -27,12 +32,15 @@ pub fn check(file: Option<&Path>, set: &[String], available: &[usize], json: boo
     let name = file.map_or(EMBEDDED_NAME.into(), |path| path.display().to_string());
     let loaded = Config::load(file, set).and_then(|config| {
         let cpus = resolve_cores(&config, available, &name)?;
-        Ok((config, cpus))
+        let notes = certificates(&config, &name)?;
+        users_can_be_read(&config, &name)?;
+        authorities_can_be_read(&config, &name)?;
+        Ok((config, cpus, notes))
     });
     let valid = loaded.is_ok();
     let text = match (loaded, json) {
-        (Ok((config, cpus)), false) => valid_text(&name, &config, cpus),
-        (Ok((config, cpus)), true) => valid_json(&name, &config, &cpus),
+        (Ok((config, cpus, tls)), false) => valid_text(&name, &config, cpus, &tls),
+        (Ok((config, cpus, tls)), true) => valid_json(&name, &config, &cpus, &tls),
         (Err(errors), false) => format!("{errors}\n"),
         (Err(errors), true) => invalid_json(&name, &errors),
     };
@@ -56,6 +64,45 @@ pub fn resolve_cores(
     })
 }
 
+/// What there is to say of the certificates: warnings, and what else should be
+/// known. None is made.
+fn certificates(config: &Config, name: &str) -> Result<[Vec<String>; 2], ConfigErrors> {
+    let now = clock::wall().as_secs() as i64;
+    let loaded = super::tls::load(config, Missing::Leave, now).map_err(|problems| {
+        let told = problems.into_iter().map(|problem| (problem.key, problem.text));
+        ConfigErrors::of_keys(name, told)
+    })?;
+    Ok([loaded.warnings, loaded.notes])
+}
+
+/// The users file, if one is named, can be read and is right.
+fn users_can_be_read(config: &Config, name: &str) -> Result<(), ConfigErrors> {
+    let Some(path) = &config.auth.users else { return Ok(()) };
+    let remedy = || "`ringpost user` makes and keeps the file".into();
+    users::read(path)
+        .map(drop)
+        .map_err(|problem| ConfigErrors::of_key(name, "auth.users", problem, remedy()))
+}
+
+/// The file with the authorities for certificates of next hops, if one is named, can
+/// be read and is right.
+pub(super) fn authorities_can_be_read(config: &Config, name: &str) -> Result<(), ConfigErrors> {
+    let Some(path) = &config.delivery.tls_ca else { return Ok(()) };
+    let roots = authorities(Some(path));
+    let remedy = || "name a PEM file of certificates that others are signed with".into();
+    Client::new(&roots, Version::Tls12)
+        .map(drop)
+        .map_err(|problem| ConfigErrors::of_key(name, "delivery.tls_ca", problem, remedy()))
+}
+
+/// What is allowed, but should be known to the operator: in the configuration,
+/// and in the files that it names.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = config.warnings();
+    warnings.extend(config.auth.users.iter().flat_map(|path| users::warnings(path)));
+    warnings
+}
+
 /// What `durability` promises, in words.
 fn promise(durability: Durability) -> &'static str {
     match durability {
@@ -67,14 +114,17 @@ fn promise(durability: Durability) -> &'static str {
     }
 }
 
-fn valid_text(name: &str, config: &Config, cpus: Vec<usize>) -> String {
+fn valid_text(name: &str, config: &Config, cpus: Vec<usize>, tls: &[Vec<String>; 2]) -> String {
     let durability = config.durability;
     let mut text = format!("# durability: {durability}: {}\n", promise(durability));
     text.push_str(&format!("# {}: valid; everything that holds:\n", one_line(name)));
     let count = cpus.len();
     text.push_str(&format!("# shards here: {count}, on CPUs {}\n", Cores::List(cpus)));
-    for warning in config.warnings() {
-        text.push_str(&format!("# warning: {}\n", one_line(&warning)));
+    for warning in warnings(config).iter().chain(&tls[0]) {
+        text.push_str(&format!("# warning: {}\n", one_line(warning)));
+    }
+    for note in &tls[1] {
+        text.push_str(&format!("# tls: {}\n", one_line(note)));
     }
     text + "\n" + &config.to_toml()
 }
@@ -84,13 +134,15 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-fn valid_json(name: &str, config: &Config, cpus: &[usize]) -> String {
+fn valid_json(name: &str, config: &Config, cpus: &[usize], tls: &[Vec<String>; 2]) -> String {
+    let warnings: Vec<String> = warnings(config).into_iter().chain(tls[0].clone()).collect();
     pretty(&json!({
         "valid": true,
         "source": name,
         "durability": config.durability.name(),
         "cpus": cpus,
-        "warnings": config.warnings(),
+        "warnings": warnings,
+        "tls": tls[1],
         "configuration": config.to_json(),
     }))
 }
@@ -176,7 +228,7 @@ mod tests {
     #[test]
     fn names_cannot_leave_their_comment() {
         let config = Config::default();
-        let text = valid_text("x\nlimits = 1", &config, vec![0]);
+        let text = valid_text("x\nlimits = 1", &config, vec![0], &[vec![], vec![]]);
         assert_eq!(Config::from_text("printed", &text, &[]).unwrap(), config);
     }
 }

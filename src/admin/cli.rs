@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::failure::Failure;
-use super::{check, queue, route, serve};
+use super::{check, queue, route, serve, user};
 use crate::config::Config;
 use crate::io::process;
 use crate::shard::maillog::LogFormat;
@@ -39,6 +39,8 @@ enum Command {
     Check(CheckArgs),
     /// Look into the queue of the running server, and change it
     Queue(Box<queue::QueueArgs>),
+    /// Keep the file of those who may authenticate
+    User(user::UserArgs),
     /// Explain what would be done with mail for an address now
     Route(route::RouteArgs),
 }
@@ -124,6 +126,7 @@ where
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(&args, crate::shard::start),
         Command::Check(args) => run_check(&args),
+        Command::User(args) => user::run(&args, &mut std::io::stdout().lock()).map(success),
         Command::Route(args) => route::run(&args, &mut std::io::stdout().lock()),
         Command::Queue(args) => {
             // A list of a million messages is work. Where it is not permitted to
@@ -179,12 +182,13 @@ mod tests {
 
     use super::*;
 
-    fn pages() -> [(&'static str, &'static str); 5] {
+    fn pages() -> [(&'static str, &'static str); 6] {
         [
             ("ringpost", include_str!("../../docs/man/ringpost.md")),
             ("serve", include_str!("../../docs/man/ringpost-serve.md")),
             ("check", include_str!("../../docs/man/ringpost-check.md")),
             ("queue", include_str!("../../docs/man/ringpost-queue.md")),
+            ("user", include_str!("../../docs/man/ringpost-user.md")),
             ("route", include_str!("../../docs/man/ringpost-route.md")),
         ]
     }

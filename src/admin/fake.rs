@@ -121,7 +121,13 @@ pub async fn answer(id: ShardId, manner: Manner, request: Request<Config>) -> bo
             let has_it = listed.is_some();
             let (helo, client) = ("client.example".into(), "192.0.2.7".into());
             let standings = vec![standing()];
-            let _ = reply.try_send(listed.map(|listed| Shown { listed, standings, helo, client }));
+            let _ = reply.try_send(listed.map(|listed| Shown {
+                listed,
+                standings,
+                helo,
+                client,
+                terms: None,
+            }));
             if let (Some(parts), true) = (parts, has_it) {
                 let last = match manner {
                     Manner::Failing => Part::Failed("damaged record".into()),
@@ -136,7 +142,7 @@ pub async fn answer(id: ShardId, manner: Manner, request: Request<Config>) -> bo
         Request::Order { order, target, reply } => {
             let _ = reply.try_send(ordered(id, manner, &order, &target));
         }
-        Request::Reload(_) => {}
+        Request::Reload(_) | Request::Tls(_) => {}
         Request::Drain { reply, .. } => {
             let _ = reply.try_send(());
             return true;
@@ -207,7 +213,8 @@ fn chosen(listed: &Listed, selection: &Selection, action: Option<Action>) -> Vec
             next_attempt: recipient.next_attempt.unwrap_or_default(),
             out: recipient.out,
             waiting: recipient.waiting,
-            noticed: false,
+            noticed: 0,
+            postponed: recipient.postponed,
             held: recipient.held,
         })
         .collect();
@@ -264,6 +271,7 @@ pub fn listed(shard: ShardId, number: u32) -> Listed {
             out,
             waiting: false,
             held,
+            postponed: false,
             last: (!out).then_some(last),
         }],
         damaged: None,
@@ -291,6 +299,7 @@ pub fn snapshot(shard: u16) -> ShardSnapshot {
             ..Default::default()
         },
         sessions: 1,
+        receive_memory: 4096,
         queued_messages: u64::from(QUEUED),
         queued_bytes: 5015,
         files: LogFiles { in_use: 2, spare: 3, amplification: 1.25, ..LogFiles::default() },

@@ -69,7 +69,7 @@ pub struct Filter {
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smaller_than: Option<String>,
-    /// Only recipients in this state: active, deferred, waiting or hold
+    /// Only recipients in this state: active, deferred, waiting, hold or kept
     #[arg(long, value_name = "STATE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
@@ -111,6 +111,7 @@ impl Filter {
             larger_than: size("larger-than", self.larger_than.as_deref())?,
             smaller_than: size("smaller-than", self.smaller_than.as_deref())?,
             waiting: self.state.as_deref().map(waiting).transpose()?,
+            leaves_kept: false,
         })
     }
 
@@ -165,7 +166,8 @@ fn waiting(text: &str) -> Result<Waiting, String> {
         "deferred" => Ok(Waiting::Deferred),
         "waiting" => Ok(Waiting::Site),
         "hold" => Ok(Waiting::Held),
-        _ => Err(wrong("state", text, "active, deferred, waiting or hold")),
+        "kept" => Ok(Waiting::Kept),
+        _ => Err(wrong("state", text, "active, deferred, waiting, hold or kept")),
     }
 }
 
@@ -215,6 +217,7 @@ mod tests {
             larger_than: Some(1 << 20),
             smaller_than: Some(2 << 20),
             waiting: Some(Waiting::Held),
+            leaves_kept: false,
         };
         assert_eq!(written.selection(), Ok(expected));
         // The admin socket carries the same.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::base::{QueueId, ShardId};
 use crate::config::Config;
+use crate::io::tls;
 use crate::shard::control::{
     Order, Ordered, Page, Part, Range, Request, ShardSnapshot, Shown, SiteState, Target,
 };
@@ -144,17 +145,26 @@ impl Fleet {
 
     /// Hands each a new configuration.
     pub async fn reload(&self, config: &Arc<Config>) -> Vec<Silence> {
+        self.send_all(|| Request::Reload(Arc::clone(config))).await
+    }
+
+    /// Sends each what needs no answer.
+    async fn send_all(&self, request: impl Fn() -> Request<Config>) -> Vec<Silence> {
         let deadline = Instant::now() + FIGURES;
         let mut silent = Vec::new();
         for member in self.0.iter() {
-            let request = Request::Reload(Arc::clone(config));
-            match timeout_at(deadline, member.requests.send(request)).await {
+            match timeout_at(deadline, member.requests.send(request())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => silent.push(Silence::Ended(member.id)),
                 Err(_) => silent.push(Silence::Late(member.id, FIGURES)),
             }
         }
         silent
+    }
+
+    /// Has each do the handshakes that begin from now on with `server`.
+    pub async fn use_tls(&self, server: &tls::Server) -> Vec<Silence> {
+        self.send_all(|| Request::Tls(server.clone())).await
     }
 
     /// Has each finish within `grace`; waits `slack` longer than that.

@@ -75,8 +75,11 @@ pub fn encode(scrape: Scrape) -> Result<String, fmt::Error> {
 /// A gauge of a shard: name, help, value.
 type ShardGauge = (&'static str, &'static str, fn(&ShardSnapshot) -> u64);
 
-const SHARD_GAUGES: [ShardGauge; 20] = [
+const SHARD_GAUGES: [ShardGauge; 21] = [
     ("sessions", "Open SMTP sessions", |s| s.sessions),
+    ("receive_memory_bytes", "Memory that sessions and the bodies they take use", |s| {
+        s.receive_memory
+    }),
     ("queued_messages", "Messages not settled yet", |s| s.queued_messages),
     ("queued_bytes", "Bytes of the messages not settled yet", |s| s.queued_bytes),
     ("segments", "Segment files in use", |s| s.files.in_use),

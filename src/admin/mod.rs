@@ -11,11 +11,14 @@
 //! | `fleet` | asks shards and waits for answers, never for ever |
 //! | `logging` | the thread that owns standard error, `tracing` on top of it |
 //! | `signals`, `reload` | what ends or changes a running server |
+//! | `tls` | certificates: read, watched, made |
 //! | `health`, `metrics`, `http`, `bounded` | `/healthz`, `/metrics` |
 //! | `wire`, `view`, `filter`, `socket` | the admin socket: its words, its server |
 //! | `answers`, `pages`, `who` | what it answers, page by page, and to whom |
 //! | `queue`, `client`, `print` | `ringpost queue`: asks there, prints for people |
 //! | `route` | `ringpost route`: what would be done with an address |
+//! | `user` | `ringpost user`: keeps the users file |
+//! | `users` | the users file of a running server |
 //! | `notify` | the service manager's readiness protocol |
 //! | `hint` | the first message, for who runs ringpost without a configuration |
 
@@ -45,6 +48,10 @@ mod route;
 mod serve;
 mod signals;
 mod socket;
+mod terms;
+mod tls;
+mod user;
+mod users;
 mod view;
 mod who;
 mod wire;

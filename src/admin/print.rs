@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use super::terms::TermsView;
 use super::view::{
     MessageView, OrderedMessageView, RecipientView, RestView, ShownView, SiteView, Summary,
 };
@@ -38,6 +39,8 @@ pub fn message(out: &mut impl Write, message: &MessageView) -> io::Result<()> {
             }
         } else if recipient.held {
             writeln!(out, "      (held)")?;
+        } else if let (true, Some(until)) = (recipient.postponed, recipient.next_attempt) {
+            writeln!(out, "      (kept until {})", utc(until))?;
         } else if recipient.waiting {
             writeln!(out, "      (waits for its site)")?;
         }
@@ -60,6 +63,9 @@ pub fn shown(out: &mut impl Write, shown: &ShownView) -> io::Result<()> {
     writeln!(out, "sender     {}", tame(&message.sender))?;
     writeln!(out, "client     {}", tame(client))?;
     writeln!(out, "helo       {}", tame(&shown.helo))?;
+    for line in shown.terms.iter().flat_map(TermsView::lines) {
+        writeln!(out, "terms      {}", tame(&line))?;
+    }
     if let Some(damage) = &message.damaged {
         writeln!(out, "damaged    {}", tame(damage))?;
     }

@@ -53,6 +53,7 @@ mod tests {
         assert_eq!((config.data_dir, config.admin), (old.data_dir, old.admin));
         // Everything that mail on its way depends on is taken.
         let text = "hostname = \"localhost\"\n[[listener]]\naddress = \"127.0.0.1:2525\"\n\
+                    tls = \"optional\"\n[tls]\ncertificate = \"a\"\nkey = \"b\"\n\
                     [access]\nrelay_domains = [\"x.org\"]\n\
                     [[route]]\ndomain = \"x.org\"\nnext_hop = \"mx\"\n\
                     [delivery]\nport = 26\nallow_private_targets = true\n\

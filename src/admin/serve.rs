@@ -22,13 +22,17 @@ use super::fleet::{Fleet, Member};
 use super::reload::keep_fixed;
 use super::signals::{Event, Signals};
 use super::socket::AdminSocket;
+use super::tls::Keeper;
+use super::users::WatchedUsers;
 use super::{bind, check, hint, http, logging, notify};
 use crate::base::{Durability, ShardId, UnixMillis};
-use crate::config::{Config, EMBEDDED_NAME};
+use crate::config::{Config, EMBEDDED_NAME, Listener};
 use crate::io::{clock, process};
 use crate::shard::maillog::{LogFormat, LogSink};
 use crate::shard::{Recovered, ShardHandle, ShardPlan};
 
+/// How often the control thread looks whether the users file has changed.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// What a shard may need beyond the grace to flush and end.
 const SLACK: Duration = Duration::from_secs(15);
 /// How long the log's last lines may take.
@@ -52,8 +56,9 @@ pub fn run(
     let (sink, writer) = logging::start(args.log_format.into(), io::stderr())
         .map_err(|e| Failure::runtime(format!("cannot start the log's thread: {e}")))?;
     let log = logging::install(sink, filter);
-    let server = Server { args, config, log, started };
-    let code = match server.run(start) {
+    let code = match WatchedUsers::new(&config)
+        .and_then(|users| Server { args, config, users: Arc::new(users), log, started }.run(start))
+    {
         Ok(()) => {
             tracing::info!(target: "ringpost", "ended");
             ExitCode::SUCCESS
@@ -70,6 +75,7 @@ pub fn run(
 struct Server<'a> {
     args: &'a ServeArgs,
     config: Arc<Config>,
+    users: Arc<WatchedUsers>,
     log: LogSink,
     started: UnixMillis,
 }
@@ -97,11 +103,12 @@ impl Server<'_> {
             data_dir = %data.path().display(),
             "starting"
         );
-        for warning in self.config.warnings() {
+        for warning in check::warnings(&self.config) {
             tracing::warn!(target: "ringpost", "configuration: {warning}");
         }
-        let plans = self.plans(&cpus, bound.per_shard);
-        let done = runtime.block_on(self.control(plans, &bound.addresses, start));
+        let tls = Keeper::start(&self.config)?;
+        let plans = self.plans(&cpus, bound.per_shard, &tls);
+        let done = runtime.block_on(self.control(plans, &bound.addresses, &tls, start));
         // A shard that hangs must not keep the process.
         runtime.shutdown_background();
         done
@@ -111,6 +118,7 @@ impl Server<'_> {
         &self,
         plans: Vec<ShardPlan>,
         addresses: &[SocketAddr],
+        tls: &Keeper,
         start: impl FnOnce(Vec<ShardPlan>) -> io::Result<Vec<ShardHandle>>,
     ) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
@@ -126,16 +134,18 @@ impl Server<'_> {
         });
         let asked = Arc::clone(&control);
         let serving = tokio::spawn(async move { socket.serve(asked).await });
+        let looking = tokio::spawn(look(Arc::clone(&self.users), Arc::clone(&control)));
 
-        let outcome = match self.start_up(&handles, &control, &mut signals).await {
+        let outcome = match self.start_up(&handles, &control, tls, &mut signals).await {
             Ok(Some(found)) => {
                 self.announce(&control, &found, addresses, admin_address);
-                self.attend(&control, &mut signals).await
+                self.attend(&control, tls, &mut signals).await
             }
             Ok(None) => Ok(()),
             Err(failure) => Err(failure),
         };
         let down = self.take_down(&control, &mut signals, handles).await;
+        looking.abort();
         serving.abort();
         // The task owns the socket's file, which goes with it.
         let _ = serving.await;
@@ -148,6 +158,7 @@ impl Server<'_> {
         &self,
         handles: &[ShardHandle],
         control: &Control,
+        tls: &Keeper,
         signals: &mut Signals,
     ) -> Result<Option<Recovered>, Failure> {
         let mut recovered = std::pin::pin!(recovered(handles));
@@ -158,7 +169,7 @@ impl Server<'_> {
                 event = signals.next(&control.fleet) => match event {
                     Event::Ended(shard) => return Err(why_ended(handles, shard)),
                     Event::Stop => return Ok(None),
-                    Event::Reload => self.reload(control).await,
+                    Event::Reload => self.reload(control, tls).await,
                 },
             }
         }
@@ -194,17 +205,25 @@ impl Server<'_> {
     }
 
     /// Heeds signals until it is time to stop.
-    async fn attend(&self, control: &Control, signals: &mut Signals) -> Result<(), Failure> {
+    async fn attend(
+        &self,
+        control: &Control,
+        tls: &Keeper,
+        signals: &mut Signals,
+    ) -> Result<(), Failure> {
         loop {
-            match signals.next(&control.fleet).await {
-                Event::Stop => return Ok(()),
-                Event::Ended(shard) => return Err(gone(shard)),
-                Event::Reload => self.reload(control).await,
+            tokio::select! {
+                event = signals.next(&control.fleet) => match event {
+                    Event::Stop => return Ok(()),
+                    Event::Ended(shard) => return Err(gone(shard)),
+                    Event::Reload => self.reload(control, tls).await,
+                },
+                () = tls.pause() => tls.look(&control.fleet).await,
             }
         }
     }
 
-    async fn reload(&self, control: &Control) {
+    async fn reload(&self, control: &Control, tls: &Keeper) {
         let fresh = match self.args.source.load() {
             Ok(fresh) => fresh,
             Err(failure) => {
@@ -220,9 +239,11 @@ impl Server<'_> {
             tracing::warn!(target: "ringpost", keys = fixed.join(", "), "changed, but need a restart");
         }
         let config = Arc::new(config);
+        self.users.reload(&config);
         for silence in control.fleet.reload(&config).await {
             tracing::error!(target: "ringpost", "has the old configuration: {silence}");
         }
+        tls.reload(&config, &control.fleet).await;
         control.set_config(config);
         tracing::info!(target: "ringpost", "reloaded");
     }
@@ -300,18 +321,37 @@ impl Server<'_> {
         }
     }
 
-    fn plans(&self, cpus: &[usize], listeners: Vec<Vec<std::net::TcpListener>>) -> Vec<ShardPlan> {
+    fn plans(
+        &self,
+        cpus: &[usize],
+        listeners: Vec<Vec<std::net::TcpListener>>,
+        tls: &Keeper,
+    ) -> Vec<ShardPlan> {
         let shards = cpus.len() as u16;
+        let of_listener =
+            |(index, listener): (usize, &Listener)| vec![index; listener.addresses.len()];
+        let indices: Vec<usize> =
+            self.config.listeners.iter().enumerate().flat_map(of_listener).collect();
         let each = cpus.iter().zip(listeners).enumerate();
         each.map(|(index, (cpu, listeners))| ShardPlan {
             id: ShardId(index as u16),
             shards,
             cpu: Some(*cpu),
             config: Arc::clone(&self.config),
-            listeners,
+            tls: tls.server(),
+            listeners: indices.iter().copied().zip(listeners).collect(),
+            authority: self.users.authority(),
             log: self.log.clone(),
         })
         .collect()
+    }
+}
+
+/// Looks after the users file for ever.
+async fn look(users: Arc<WatchedUsers>, control: Arc<Control>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        users.look(&control.config());
     }
 }
 
@@ -386,6 +426,11 @@ mod tests {
     use crate::admin::wire::Answer;
     use crate::shard::control::Request;
 
+    fn with_users(config: Config) -> (Arc<Config>, Arc<WatchedUsers>) {
+        let users = WatchedUsers::new(&config).unwrap();
+        (Arc::new(config), Arc::new(users))
+    }
+
     type Ready = async_channel::Sender<Result<Recovered, String>>;
     type Inbox = async_channel::Receiver<Request<Config>>;
 
@@ -413,8 +458,9 @@ mod tests {
                 let source = ConfigArgs::default();
                 let args = ServeArgs { source, log_format: Format::Json };
                 let (log, _writer) = logging::start(LogFormat::Json, io::sink()).unwrap();
-                let server =
-                    Server { args: &args, config: Arc::new(config), log, started: clock::wall() };
+                let (config, users) = with_users(config);
+                let started = clock::wall();
+                let server = Server { args: &args, config, users, log, started };
                 end.send(server.run(|plans| Ok(pretend(plans, &told)))).unwrap();
             });
             let (inbox, ready) = started.recv().expect("the shard is started");
@@ -547,7 +593,8 @@ mod tests {
         let args = ServeArgs { source: ConfigArgs::default(), log_format: Format::Text };
         let config = Config { cores: "4000-4001".parse().unwrap(), ..Config::default() };
         let (log, _writer) = logging::start(LogFormat::Text, io::sink()).unwrap();
-        let server = Server { args: &args, config: Arc::new(config), log, started: clock::wall() };
+        let (config, users) = with_users(config);
+        let server = Server { args: &args, config, users, log, started: clock::wall() };
         let failure = server.cpus().unwrap_err();
         assert_eq!(failure.code, 2);
         assert!(failure.message.starts_with("embedded default: cores: "), "{failure}");

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::terms::TermsView;
 use crate::base::{Outcome, UnixMillis};
 use crate::shard::control::{
     Action, Listed, ListedRecipient, OrderedMessage, Shown, SiteState, SiteTotals, Standing,
@@ -90,6 +91,9 @@ pub struct RecipientView {
     /// Held back by an operator; absent if not.
     #[serde(default, skip_serializing_if = "is_false")]
     pub held: bool,
+    /// Its sender wants it kept until `next_attempt`; absent if not.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub postponed: bool,
     /// More about it, when its message is shown.
     #[serde(flatten)]
     pub standing: Option<StandingView>,
@@ -134,6 +138,9 @@ pub struct ShownView {
     pub client: String,
     /// How the client announced itself.
     pub helo: String,
+    /// The terms on which it was taken; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<TermsView>,
 }
 
 /// The state of the server.
@@ -331,6 +338,7 @@ impl From<ListedRecipient> for RecipientView {
             next_attempt: listed.next_attempt.map(UnixMillis::as_secs),
             waiting: listed.waiting,
             held: listed.held,
+            postponed: listed.postponed,
             standing: None,
         }
     }
@@ -373,7 +381,8 @@ impl From<Shown> for ShownView {
             recipient.next_attempt = standing.next_attempt.map(UnixMillis::as_secs);
             recipient.standing = Some(StandingView::new(standing, last));
         }
-        ShownView { listed, client: shown.client, helo: shown.helo }
+        let terms = shown.terms.map(|terms| TermsView::from(&*terms));
+        ShownView { listed, client: shown.client, helo: shown.helo, terms }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::base::clock::UnixMillis;
 use crate::base::dsn::{Dsn, Notify, RecipientDsn};
+use crate::base::terms::Terms;
 
 /// What the sender declared about the body (RFC 6152).
 #[derive(
@@ -28,6 +29,10 @@ pub enum Protocol {
     Esmtp,
     /// EHLO, and MAIL with SMTPUTF8 (RFC 6531, 4.3).
     Utf8Smtp,
+    /// LHLO.
+    Lmtp,
+    /// LHLO, and MAIL with SMTPUTF8 (RFC 6531, 4.3).
+    Utf8Lmtp,
 }
 
 impl Protocol {
@@ -37,6 +42,8 @@ impl Protocol {
             Protocol::Smtp => "SMTP",
             Protocol::Esmtp => "ESMTP",
             Protocol::Utf8Smtp => "UTF8SMTP",
+            Protocol::Lmtp => "LMTP",
+            Protocol::Utf8Lmtp => "UTF8LMTP",
         }
     }
 }
@@ -67,6 +74,9 @@ pub struct Envelope {
     /// What the sender asked about reports (RFC 3461), if anything.
     #[rkyv(with = rkyv::with::Skip)]
     pub dsn: Option<Box<Dsn>>,
+    /// What else few messages have, if anything.
+    #[rkyv(with = rkyv::with::Skip)]
+    pub terms: Option<Box<Terms>>,
 }
 
 impl Envelope {

@@ -9,6 +9,10 @@ pub const COMMAND_LINE_MAX: usize = 512;
 /// and RFC 3461 116, to RCPT RFC 3461 (5.4) 530; and what we allow beyond, since
 /// real clients are longer.
 pub const COMMAND_LINE_ALLOWED: usize = 2048;
+/// Longest line of an authentication exchange, CRLF included (RFC 4954, 4).
+pub const AUTH_LINE_MAX: usize = 12_288;
+/// Longest value of AUTH of MAIL in octets (RFC 4954, 3).
+pub const AUTH_PARAMETER_MAX: usize = 500;
 /// Longest value of ENVID in octets (RFC 3461, 4.4).
 pub const ENVID_MAX: usize = 100;
 /// Longest value of ORCPT in octets (RFC 3461, 4.2).
@@ -52,6 +56,10 @@ pub mod client_timeout {
     pub const GREETING: Duration = Duration::from_secs(300);
     /// EHLO and HELO: no value in the RFC; as MAIL.
     pub const EHLO: Duration = Duration::from_secs(300);
+    /// The reply to STARTTLS, and the handshake.
+    pub const HANDSHAKE: Duration = Duration::from_secs(60);
+    /// Each step of AUTH: a server may have to ask another.
+    pub const AUTH: Duration = Duration::from_secs(120);
     /// 4.5.3.2.2.
     pub const MAIL: Duration = Duration::from_secs(300);
     /// 4.5.3.2.3.

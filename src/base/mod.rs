@@ -10,11 +10,17 @@ pub mod durability;
 pub mod envelope;
 pub mod id;
 pub mod limits;
+pub mod mechanism;
 pub mod outcome;
+pub mod scram;
+pub mod terms;
+pub mod users;
 pub mod xtext;
 
 pub use clock::UnixMillis;
 pub use durability::Durability;
 pub use envelope::{BodyType, Envelope, Mail, Protocol};
 pub use id::{Location, Place, QueueId, ShardId};
+pub use mechanism::{Mechanism, Mechanisms};
 pub use outcome::{Disposition, EnhancedCode, Outcome, Reply};
+pub use terms::Terms;

@@ -34,6 +34,17 @@ pub fn decode(text: &str) -> String {
     String::from_utf8_lossy(&octets).into_owned()
 }
 
+/// The octets that xtext stands for; `None` if `text` is no xtext.
+pub fn octets(text: &[u8]) -> Option<Vec<u8>> {
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((octet, tail)) = next(rest) {
+        octets.push(octet);
+        rest = tail;
+    }
+    rest.is_empty().then_some(octets)
+}
+
 /// Appends `text` as xtext.
 pub fn encode(text: &str, out: &mut String) {
     for octet in text.bytes() {

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use super::error::ConfigError;
 use super::host::{Host, HostPort};
 use super::pattern::DomainPattern;
+use super::tls::Certificates;
+use super::tls_checks;
 use super::tree::Tree;
-use super::types::{Config, NextHop, Route, SiteTable};
+use super::types::{Config, ListenerKind, ListenerTls, NextHop, Route, SiteTable, Tls};
 use super::units::{print_duration, print_size};
 use crate::base::limits::{BODY_PART_MAX, PATH_MAX};
 
@@ -22,10 +24,15 @@ const RECORD_EXTRA_BYTES: u64 = 64 << 10;
 pub(super) fn check(config: &Config, tree: &Tree) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     addresses_are_unique(config, tree, &mut errors);
+    errors.extend(tls_checks::check(config, tree));
+    fronts_are_named(config, tree, &mut errors);
+    lmtp_is_whole(config, tree, &mut errors);
     routes_are_reached(config, tree, &mut errors);
     next_hops_are_elsewhere(config, tree, &mut errors);
+    logins_are_protected(config, tree, &mut errors);
     sites_are_meant(config, tree, &mut errors);
     segments_hold_messages(config, tree, &mut errors);
+    clients_can_authenticate(config, tree, &mut errors);
     errors
 }
 
@@ -55,6 +62,51 @@ fn addresses_are_unique(config: &Config, tree: &Tree, errors: &mut Vec<ConfigErr
     }
 }
 
+/// The PROXY protocol and those who may speak it go together.
+fn fronts_are_named(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let fronts = &listener.fronts;
+        let (key, problem, remedy) = match (fronts.proxy_protocol, fronts.proxy_from.is_empty()) {
+            (true, true) => (
+                "proxy_protocol",
+                "no proxy is named, so nobody could connect",
+                "name the proxies in `proxy_from`",
+            ),
+            (false, false) => (
+                "proxy_from",
+                "never used: `proxy_protocol` is not set",
+                "set `proxy_protocol = true`, on a listener for the proxies alone",
+            ),
+            _ => continue,
+        };
+        let at = tree.locate(&["listener", &index.to_string(), key]);
+        let key = format!("listener.{key}");
+        errors.push(tree.error(at, &key, problem.into(), remedy.into()));
+    }
+}
+
+/// What RFC 2033 asks of a server (section 5).
+fn lmtp_is_whole(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
+    for (index, listener) in config.listeners.iter().enumerate() {
+        if listener.kind != ListenerKind::Lmtp {
+            continue;
+        }
+        let mut note = |key: &str, problem: &str, remedy: &str| {
+            let at = tree.locate(&["listener", &index.to_string(), key]);
+            let key = format!("listener.{key}");
+            errors.push(tree.error(at, &key, problem.into(), remedy.into()));
+        };
+        if !listener.offers("PIPELINING") {
+            let problem = "LMTP must offer PIPELINING (RFC 2033, 5)";
+            note("disable", problem, "take it out of the list");
+        }
+        if listener.addresses.iter().any(|address| address.port() == 25) {
+            let problem = "LMTP must not be served on port 25 (RFC 2033, 5)";
+            note("address", problem, "choose another port; 24 is common");
+        }
+    }
+}
+
 fn routes_are_reached(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
     for (index, route) in config.routes.iter().enumerate() {
         let hides = |earlier: &&Route| earlier.domain.covers(&route.domain);
@@ -71,15 +123,15 @@ fn routes_are_reached(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError
 fn next_hops_are_elsewhere(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
     let own: Vec<SocketAddr> =
         config.listeners.iter().flat_map(|listener| listener.addresses.iter().copied()).collect();
+    let port = |hop: &HostPort| hop.port.or(hop.way.port()).unwrap_or(config.delivery.port);
     let is_own = |hop: &HostPort| {
-        own.iter().filter(|own| own.port() == hop.port.unwrap_or(config.delivery.port)).any(|own| {
-            match &hop.host {
-                Host::Address(address) => {
-                    let everywhere = own.ip().is_unspecified() && address.is_loopback();
-                    own.ip() == *address || everywhere
-                }
-                Host::Name(name) => name.eq_ignore_ascii_case(&config.hostname),
+        own.iter().filter(|own| own.port() == port(hop)).any(|own| match &hop.host {
+            Host::Address(address) => {
+                let everywhere = own.ip().is_unspecified() && address.is_loopback();
+                own.ip() == *address || everywhere
             }
+            Host::Name(name) => name.eq_ignore_ascii_case(&config.hostname),
+            Host::Socket(_) => false,
         })
     };
     for (index, route) in config.routes.iter().enumerate() {
@@ -90,6 +142,35 @@ fn next_hops_are_elsewhere(config: &Config, tree: &Tree, errors: &mut Vec<Config
                 format!("{} is this server's own listener: mail would go round", hosts[item]);
             let remedy = "name the host that mail is to be passed on to".into();
             errors.push(tree.error(at, "route.next_hop", problem, remedy));
+        }
+    }
+}
+
+/// Credentials go to hosts, and never in the clear.
+fn logins_are_protected(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
+    for (index, route) in config.routes.iter().enumerate() {
+        if route.login.is_none() {
+            continue;
+        }
+        let index = index.to_string();
+        let at = tree.locate(&["route", &index, "user"]);
+        let mut note = |problem: &str, remedy: &str| {
+            errors.push(tree.error(at, "route.user", problem.into(), remedy.into()));
+        };
+        let NextHop::Hosts(hosts) = &route.next_hop else {
+            note("is for the hosts of a route, and this one names none", "name them in `next_hop`");
+            continue;
+        };
+        if hosts.iter().any(|hop| matches!(hop.host, Host::Socket(_))) {
+            note("is not for sockets: credentials go over TLS only", "leave it out");
+        }
+        let mode = route.tls.unwrap_or(config.delivery.tls);
+        if !matches!(mode, Tls::Required | Tls::Verified) {
+            note(
+                "credentials go over TLS only, and this route may do without",
+                "set its `tls` to \"verified\", or to \"required\" if the host's certificate cannot \
+                 be verified",
+            );
         }
     }
 }
@@ -167,6 +248,37 @@ fn segments_hold_messages(config: &Config, tree: &Tree, errors: &mut Vec<ConfigE
     errors.push(tree.error(at, key, problem, remedy));
 }
 
+/// Where clients authenticate there are TLS, users and a way to do it.
+fn clients_can_authenticate(config: &Config, tree: &Tree, errors: &mut Vec<ConfigError>) {
+    let listeners = config.listeners.iter().enumerate();
+    for (index, listener) in listeners.filter(|(_, listener)| listener.authenticates()) {
+        let index = index.to_string();
+        let at = |key| tree.locate(&["listener", &index, key]);
+        let mut note = |at, key: &str, problem: &str, remedy: &str| {
+            errors.push(tree.error(at, key, problem.into(), remedy.into()));
+        };
+        if listener.kind == ListenerKind::Lmtp {
+            let problem = "clients of LMTP do not authenticate here";
+            note(at("auth"), "listener.auth", problem, "leave it out");
+        } else if listener.tls == ListenerTls::Off {
+            let place = at("tls").or(at("kind")).or(at("auth"));
+            let problem = "clients authenticate there, and never without TLS";
+            let remedy = "set tls to \"required\", \"optional\" or \"implicit\", and certificates \
+                          in [tls]";
+            note(place, "listener.tls", problem, remedy);
+        } else if config.auth.users.is_none() {
+            let place = at("kind").or(at("auth"));
+            let problem = "is missing: clients authenticate on this listener";
+            let remedy = "name a file, and add users to it with `ringpost user add`";
+            note(place, "auth.users", problem, remedy);
+        } else if config.auth.mechanisms.is_empty() {
+            let place = tree.locate(&["auth", "mechanisms"]);
+            let problem = "the list is empty, but clients authenticate";
+            note(place, "auth.mechanisms", problem, "leave it out for all mechanisms");
+        }
+    }
+}
+
 fn recipients_that_fit(segment: u64) -> u64 {
     (segment - BODY_PART_MAX as u64 - RECORD_EXTRA_BYTES) / RECIPIENT_BYTES
 }
@@ -190,6 +302,25 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
              anywhere (an open relay)"
                 .to_owned(),
         );
+    }
+    if config.tls.certificates == Certificates::SelfSigned && listens_publicly {
+        warnings.push(
+            "tls.certificate is \"self-signed\": clients cannot tell this server from one that \
+             pretends to be it, and those that verify certificates refuse it"
+                .to_owned(),
+        );
+    }
+    for listener in config.listeners.iter().filter(|l| l.addresses.iter().any(is_public)) {
+        let fronts = &listener.fronts;
+        let lists = [("proxy_from", &fronts.proxy_from), ("xclient_from", &fronts.xclient_from)];
+        for (key, nets) in lists {
+            if let Some(open) = nets.iter().find(|net| net.prefix_len() == 0) {
+                warnings.push(format!(
+                    "listener.{key} holds {open}: every client that reaches the listener may \
+                     claim to be another (an open relay)"
+                ));
+            }
+        }
     }
     if config.delivery.allow_private_targets && listens_publicly {
         warnings.push(

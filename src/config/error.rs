@@ -56,6 +56,22 @@ impl ConfigErrors {
         ConfigErrors(vec![ConfigError { source, position: None, key, problem, remedy }])
     }
 
+    /// Faults of what keys name, each with its key, that only the running host can
+    /// tell.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn of_keys<'a>(source: &str, faults: impl Iterator<Item = (&'a str, String)>) -> Self {
+        let error = |(key, problem): (&str, String)| ConfigError {
+            source: source.into(),
+            position: None,
+            key: key.into(),
+            problem,
+            remedy: String::new(),
+        };
+        ConfigErrors::new(faults.map(error).collect())
+    }
+
     /// The errors, in the order of their places.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()

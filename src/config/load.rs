@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::checks;
 use super::error::{ConfigError, ConfigErrors};
+use super::passwords;
 use super::read::read;
 use super::tree::{Tree, position};
 use super::types::Config;
@@ -45,8 +46,9 @@ impl Config {
         let mut errors: Vec<ConfigError> =
             set.iter().filter_map(|option| tree.set(option).err()).collect();
         let config = match read(&tree, host_name) {
-            Ok(config) => {
+            Ok(mut config) => {
                 errors.extend(checks::check(&config, &tree));
+                errors.extend(passwords::read(&mut config, &tree));
                 Some(config)
             }
             Err(faults) => {

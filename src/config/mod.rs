@@ -12,14 +12,18 @@ mod cores;
 mod error;
 mod host;
 mod load;
+mod passwords;
 mod pattern;
 mod print;
 mod rate;
 mod read;
 pub mod schema;
+mod secret;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod tls_checks;
 mod tree;
 mod types;
 mod units;
@@ -27,12 +31,14 @@ mod values;
 
 pub use cores::Cores;
 pub use error::{ConfigError, ConfigErrors};
-pub use host::{Host, HostPort};
+pub use host::{Host, HostPort, Way};
 pub use load::{EMBEDDED, EMBEDDED_NAME};
 pub use pattern::DomainPattern;
 pub use rate::{Per, Rate};
+pub use secret::Secret;
+pub use tls::{CertificateFiles, Certificates, ClientCertificates, ServerTls, TlsVersion};
 pub use types::{
-    Access, Admin, Config, Delivery, Dns, Limits, Listener, ListenerKind, NextHop, Queue, Route,
-    SiteTable, Tls, Written,
+    Access, Admin, Ahead, Auth, Config, Delivery, Dns, Fronts, Limits, Listener, ListenerKind,
+    ListenerTls, Login, NextHop, Queue, Route, SenderMatch, SiteTable, Tls, Written,
 };
 pub use units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size, print_duration};

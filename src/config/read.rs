@@ -4,14 +4,18 @@
 
 use super::error::ConfigError;
 use super::schema::{self, Fallback, Kind, LISTS};
+use super::secret::Secret;
 use super::suggest::nearest;
+use super::tls::{CertificateFiles, Certificates, ClientCertificates, ServerTls, TlsVersion};
 use super::tree::{At, Entry, Node, Tree, Value};
 use super::types::{
-    Access, Admin, Config, DATA_DIR, Delivery, Dns, Limits, Listener, ListenerKind, NextHop, Queue,
-    Route, SHUTDOWN_GRACE, SiteTable, Tls, Written,
+    Access, Admin, Ahead, Auth, Config, DATA_DIR, Delivery, Dns, Fronts, Limits, Listener,
+    ListenerKind, ListenerTls, Login, NextHop, Queue, Route, SHUTDOWN_GRACE, SenderMatch,
+    SiteTable, Tls, Written,
 };
 use super::values::{self, Checked};
-use crate::base::Durability;
+use crate::base::{Durability, Mechanism};
+use std::time::Duration;
 
 /// Reads a whole configuration. `host_name` is what the host calls itself, asked
 /// for when `hostname` is not given.
@@ -27,6 +31,9 @@ pub(super) fn read(
     let config = reader.config(&root, host_name);
     if reader.errors.is_empty() { Ok(config) } else { Err(reader.errors) }
 }
+
+/// In the order of the schema.
+const TLS_MODES: [Tls; 4] = [Tls::Off, Tls::Optional, Tls::Required, Tls::Verified];
 
 struct Reader<'t> {
     tree: &'t Tree,
@@ -65,6 +72,7 @@ impl<'t> Reader<'t> {
             durability: modes[self.key(root, "durability", 0, values::choice)],
             shutdown_grace: self.key(root, "shutdown_grace", SHUTDOWN_GRACE, values::span),
             listeners: self.listeners(root),
+            tls: self.tls(root),
             access: self.access(root),
             route_lines: Written(routes.iter().map(|section| self.line(section)).collect()),
             routes: routes.iter().map(|section| self.route(section)).collect(),
@@ -73,6 +81,7 @@ impl<'t> Reader<'t> {
             queue: self.queue(root),
             dns: self.dns(root),
             limits: self.limits(root),
+            auth: self.auth(root),
             admin: self.admin(root),
         }
     }
@@ -92,11 +101,31 @@ impl<'t> Reader<'t> {
     }
 
     fn listener(&mut self, section: &Section<'t>) -> Listener {
+        use {ListenerKind as Kind, ListenerTls as Mode};
+        let kinds = [Kind::Relay, Kind::Submission, Kind::Submissions, Kind::Lmtp];
+        let modes = [Mode::Off, Mode::Optional, Mode::Required, Mode::Implicit];
+        let kind = kinds[self.key(section, "listener.kind", 0, values::choice)];
+        let implied = if kind == Kind::Submissions { 3 } else { 0 };
         Listener {
             addresses: self.key(section, "listener.address", Vec::new(), values::addresses),
-            kind: [ListenerKind::Relay][self.key(section, "listener.kind", 0, values::choice)],
-            tls: [Tls::Off][self.key(section, "listener.tls", 0, values::choice)],
+            kind,
+            tls: modes[self.key(section, "listener.tls", implied, values::choice)],
+            disable: self.key(section, "listener.disable", Vec::new(), values::choices),
+            vrfy: self.key(section, "listener.vrfy", false, values::flag),
+            expn: self.key(section, "listener.expn", false, values::flag),
+            greet_delay: self.key(section, "listener.greet_delay", Duration::ZERO, values::span),
+            fronts: self.fronts(section),
+            auth: self.key(section, "listener.auth", false, values::flag),
         }
+    }
+
+    fn fronts(&mut self, section: &Section<'t>) -> Fronts {
+        let mut networks = |path| self.key(section, path, Vec::new(), values::networks);
+        let proxy_from = networks("listener.proxy_from");
+        let xclient_from = networks("listener.xclient_from");
+        let xforward_from = networks("listener.xforward_from");
+        let proxy_protocol = self.key(section, "listener.proxy_protocol", false, values::flag);
+        Fronts { proxy_protocol, proxy_from, xclient_from, xforward_from }
     }
 
     fn route(&mut self, section: &Section<'t>) -> Route {
@@ -104,8 +133,78 @@ impl<'t> Reader<'t> {
         Route {
             domain: self.key(section, "route.domain", any, values::pattern),
             next_hop: self.key(section, "route.next_hop", NextHop::Reject, values::next_hop),
-            tls: [Tls::Off][self.key(section, "route.tls", 0, values::choice)],
+            tls: self.optional(section, "route.tls", values::choice).map(|mode| TLS_MODES[mode]),
+            login: self.login(section),
         }
+    }
+
+    fn tls(&mut self, root: &Section<'t>) -> ServerTls {
+        use ClientCertificates::{Off, Request, Require};
+        let s = self.table(root, "tls");
+        let entry = |name| s.entries.iter().find(|entry| entry.key == name);
+        let has_tables = |items: &Vec<Node>| {
+            items.first().is_none_or(|item| matches!(item.value, Value::Table(_)))
+        };
+        let tables = entry("certificate")
+            .is_some_and(
+                |entry| matches!(&entry.node.value, Value::List(items) if has_tables(items)),
+            )
+            .then(|| self.list(&s, "tls.certificate"))
+            .filter(|tables| !tables.is_empty());
+        let certificates = match tables {
+            Some(tables) => {
+                Certificates::Files(tables.iter().map(|s| self.certificate(s)).collect())
+            }
+            None => {
+                let certificate = self.optional(&s, "tls.certificate", values::path);
+                Certificates::of_path(certificate, self.optional(&s, "tls.key", values::path))
+            }
+        };
+        let is_keyed = matches!(certificates.files(), [only] if only.is_only);
+        if let Some(key) = entry("key").filter(|_| !is_keyed && self.errors.is_empty()) {
+            let problem = "is a key without its certificate".to_owned();
+            let remedy = "set tls.certificate to the file of the certificate".to_owned();
+            self.note(Some(key.at), "tls.key", problem, remedy);
+        }
+        let versions = [TlsVersion::Tls12, TlsVersion::Tls13];
+        let asked = self.key(&s, "tls.client_certificates", 0, values::choice);
+        ServerTls {
+            certificates,
+            min_version: versions[self.key(&s, "tls.min_version", 0, values::choice)],
+            client_certificates: [Off, Request, Require][asked],
+            client_ca: self.optional(&s, "tls.client_ca", values::path),
+        }
+    }
+
+    fn certificate(&mut self, section: &Section<'t>) -> CertificateFiles {
+        CertificateFiles {
+            names: self.key(section, "tls.certificate.names", Vec::new(), values::patterns),
+            certificate: self.key(
+                section,
+                "tls.certificate.certificate",
+                Default::default(),
+                values::path,
+            ),
+            key: self.key(section, "tls.certificate.key", Default::default(), values::path),
+            is_only: false,
+        }
+    }
+
+    /// Who the server is towards a next hop; its password is read later.
+    fn login(&mut self, section: &Section<'t>) -> Option<Login> {
+        let user = self.optional(section, "route.user", values::line);
+        let file = self.optional(section, "route.password_file", values::path);
+        let lacks = |name| section.entries.iter().all(|entry| entry.key != name);
+        for (path, is_given, other) in [
+            ("route.user", user.is_some(), "password_file"),
+            ("route.password_file", file.is_some(), "user"),
+        ] {
+            if is_given && lacks(other) {
+                let remedy = format!("give `{other}` too, or neither");
+                self.note(section.at, path, format!("stands without `{other}`"), remedy);
+            }
+        }
+        Some(Login { user: user?, password_file: file?, password: Secret::default() })
     }
 
     fn access(&mut self, root: &Section<'t>) -> Access {
@@ -143,6 +242,8 @@ impl<'t> Reader<'t> {
                 .expect("the schema bounds it by 65535"),
             allow_private_targets: self.key(&s, private, d.allow_private_targets, values::flag),
             connect_timeout: self.key(&s, timeout, d.connect_timeout, values::span),
+            tls: TLS_MODES[self.key(&s, "delivery.tls", 1, values::choice)],
+            tls_ca: self.optional(&s, "delivery.tls_ca", values::path),
             given: Written(given.collect()),
         }
     }
@@ -176,6 +277,7 @@ impl<'t> Reader<'t> {
             retry: self.key(&s, "queue.retry", d.retry, values::spans),
             expire: self.key(&s, "queue.expire", d.expire, values::span),
             delay_notice: self.key(&s, "queue.delay_notice", d.delay_notice, values::span_or_off),
+            hold_max: self.key(&s, "queue.hold_max", d.hold_max, values::span),
             segment_size: u32::try_from(segment_size).expect("the schema bounds it by 1 GiB"),
         }
     }
@@ -210,6 +312,50 @@ impl<'t> Reader<'t> {
             ),
             data_timeout: self.key(&s, "limits.data_timeout", d.data_timeout, values::span),
             errors_per_session: self.key(&s, errors, d.errors_per_session, values::count),
+            ..self.abuse(&s, d)
+        }
+    }
+
+    /// The keys of `[limits]` against abuse, in `limits`.
+    fn abuse(&mut self, s: &Section<'t>, limits: Limits) -> Limits {
+        let ahead = [Ahead::Refuse, Ahead::Allow];
+        let commands = "limits.commands_without_mail";
+        let mut rate = |path| self.key(s, path, None, values::rate);
+        let connection_rate_per_client = rate("limits.connection_rate_per_client");
+        let message_rate_per_client = rate("limits.message_rate_per_client");
+        let message_rate_per_user = rate("limits.message_rate_per_user");
+        let memory = "limits.receive_memory";
+        Limits {
+            commands_without_mail: self.key(
+                s,
+                commands,
+                limits.commands_without_mail,
+                values::count,
+            ),
+            commands_ahead: ahead[self.key(s, "limits.commands_ahead", 0, values::choice)],
+            connection_rate_per_client,
+            message_rate_per_client,
+            message_rate_per_user,
+            unlimited: self.key(s, "limits.unlimited", Vec::new(), values::networks),
+            data_rate: self.key(s, "limits.data_rate", limits.data_rate, values::size),
+            receive_memory: self.key(s, memory, limits.receive_memory, values::size),
+            ..limits
+        }
+    }
+
+    fn auth(&mut self, root: &Section<'t>) -> Auth {
+        let (s, d) = (self.table(root, "auth"), Auth::default());
+        let all = Mechanism::ALL.map(Mechanism::name).to_vec();
+        let mechanisms = self.key(&s, "auth.mechanisms", all, values::choices).into_iter();
+        let failures = self.key(&s, "auth.lockout_failures", d.lockout_failures, values::count);
+        let modes = [SenderMatch::Strict, SenderMatch::Off];
+        Auth {
+            users: self.optional(&s, "auth.users", values::path),
+            mechanisms: mechanisms.filter_map(|name| Mechanism::parse(name.as_bytes())).collect(),
+            sender_match: modes[self.key(&s, "auth.sender_match", 0, values::choice)],
+            failure_delay: self.key(&s, "auth.failure_delay", d.failure_delay, values::span),
+            lockout_failures: failures,
+            lockout_time: self.key(&s, "auth.lockout_time", d.lockout_time, values::span),
         }
     }
 
@@ -279,7 +425,8 @@ impl<'t> Reader<'t> {
 
     /// The tables of the list `name`.
     fn list(&mut self, root: &Section<'t>, name: &'static str) -> Vec<Section<'t>> {
-        let Some(entry) = root.entries.iter().find(|entry| entry.key == name) else {
+        let own = name.rsplit('.').next().expect("rsplit gives at least one part");
+        let Some(entry) = root.entries.iter().find(|entry| entry.key == own) else {
             return Vec::new();
         };
         let items = match &entry.node.value {
@@ -351,7 +498,7 @@ fn remedy(written: &str, table: &str, known: &[&'static str]) -> String {
         return format!("did you mean `{meant}`?");
     }
     let elsewhere = schema::KEYS.iter().find_map(|key| {
-        let (home, name) = key.path.split_once('.').unwrap_or(("", key.path));
+        let (home, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         (name == written).then_some(home)
     });
     match elsewhere {

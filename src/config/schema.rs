@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::rate::RATE_FORM;
 use super::units::{DURATION_FORM, SIZE_FORM, print_duration, print_size};
+use crate::base::Mechanism;
 use crate::base::limits::{RECIPIENTS_MIN, RECIPIENTS_RECORD_MAX};
 use std::time::Duration;
 
@@ -46,10 +47,14 @@ pub enum Kind {
     Domain,
     /// A path of the file system.
     Path,
+    /// Any text of one line.
+    Text,
     /// Which CPUs.
     Cores,
     /// One of these texts.
     Choice(&'static [&'static str]),
+    /// A list of some of these texts, in any case.
+    Choices(&'static [&'static str]),
     /// A whole number, bounds included.
     Count(u32, u32),
     /// `true` or `false`.
@@ -90,10 +95,15 @@ impl fmt::Display for Kind {
                 "a domain name of ASCII letters, digits and hyphens, like \"relay1.example.com\"",
             ),
             Kind::Path => f.write_str("a path"),
+            Kind::Text => f.write_str("a text of one line"),
             Kind::Cores => f.write_str("\"all\", a count, or a CPU list like \"0-3,8\""),
             Kind::Choice(words) => {
                 let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
                 f.write_str(&quoted.join(" or "))
+            }
+            Kind::Choices(words) => {
+                let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+                write!(f, "a list of any of {}", quoted.join(", "))
             }
             Kind::Count(min, max) => write!(f, "{min} to {max}"),
             Kind::Flag => f.write_str("true or false"),
@@ -131,8 +141,9 @@ impl fmt::Display for Kind {
             }
             Kind::NextHop => f.write_str(
                 "IP:PORT, a host name, a host name with a port, or a list of them in order of \
-                 preference, like [\"192.0.2.1:25\", \"mx.example.org\"]; \"mx\", \"discard\" or \
-                 \"reject\"",
+                 preference, like [\"192.0.2.1:25\", \"mx.example.org\"], also \
+                 \"smtps://HOST:PORT\", \"lmtp://HOST:PORT\" and \"lmtp+unix:///PATH\"; \"mx\", \
+                 \"discard\" or \"reject\"",
             ),
             Kind::Resolvers => f.write_str(
                 "a list of IP or IP:PORT, at most 8, like [\"192.0.2.53\", \"127.0.0.1:5353\"]",
@@ -162,8 +173,36 @@ const BLOCK: u64 = 4 * KIB;
 const RECIPIENTS_MOST: u32 = RECIPIENTS_RECORD_MAX as u32;
 const RECIPIENTS_FEWEST: u32 = RECIPIENTS_MIN as u32;
 
+/// Extensions that a listener may do without.
+const EXTENSIONS: &[&str] = &[
+    "PIPELINING",
+    "8BITMIME",
+    "SMTPUTF8",
+    "DSN",
+    "CHUNKING",
+    "BINARYMIME",
+    "DELIVERBY",
+    "FUTURERELEASE",
+    "MT-PRIORITY",
+    "REQUIRETLS",
+    "LIMITS",
+    "ETRN",
+];
+
+/// How TLS may be used towards a host.
+const TLS_MODES: &[&str] = &["off", "optional", "required", "verified"];
+
+/// Mechanisms of AUTH, by name.
+const MECHANISMS: &[&str] = &[
+    Mechanism::ScramSha256Plus.name(),
+    Mechanism::ScramSha256.name(),
+    Mechanism::External.name(),
+    Mechanism::Plain.name(),
+    Mechanism::Login.name(),
+];
+
 /// Tables that may stand several times, as `[[listener]]`.
-pub const LISTS: &[&str] = &["listener", "route", "site"];
+pub const LISTS: &[&str] = &["listener", "route", "site", "tls.certificate"];
 
 /// Shorthand for a row of [`KEYS`].
 const fn key(path: &'static str, kind: Kind, default: Fallback, meaning: &'static str) -> Key {
@@ -212,11 +251,118 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "listener.kind",
-        Kind::Choice(&["relay"]),
+        Kind::Choice(&["relay", "submission", "submissions", "lmtp"]),
         Value("\"relay\""),
-        "What is served there: SMTP between servers (`relay`).",
+        "What is served there: SMTP between servers (`relay`), message submission (`submission`, port 587), message submission over implicit TLS (`submissions`, port 465), or LMTP (`lmtp`).",
     ),
-    key("listener.tls", Kind::Choice(&["off"]), Value("\"off\""), "Whether TLS is used there."),
+    key(
+        "listener.tls",
+        Kind::Choice(&["off", "optional", "required", "implicit"]),
+        Value("\"off\""),
+        "Whether TLS is used there: never (`off`), by STARTTLS if the client wants it (`optional`), by STARTTLS or no mail is taken (`required`), or from the first octet on (`implicit`).",
+    ),
+    key(
+        "listener.disable",
+        Kind::Choices(EXTENSIONS),
+        Value("[]"),
+        "Extensions that are not offered there, by their keywords in the reply to EHLO.",
+    ),
+    key(
+        "listener.greet_delay",
+        Kind::Span(0, 30 * SECOND),
+        Value("\"0s\""),
+        "How long the greeting is held back. A client that does not wait for it is turned away, unless `limits.commands_ahead` allows it.",
+    ),
+    key(
+        "listener.proxy_protocol",
+        Kind::Flag,
+        Value("false"),
+        "Whether each connection begins with a PROXY header, version 1 or 2, that tells who the client is. Connections that do not come from `proxy_from` are turned away.",
+    ),
+    key(
+        "listener.proxy_from",
+        Kind::Networks,
+        Value("[]"),
+        "The proxies whose PROXY header is believed.",
+    ),
+    key(
+        "listener.xclient_from",
+        Kind::Networks,
+        Value("[]"),
+        "Clients that may say by XCLIENT on whose behalf they speak: what they say decides who may relay.",
+    ),
+    key(
+        "listener.xforward_from",
+        Kind::Networks,
+        Value("[]"),
+        "Clients that may say by XFORWARD where a message came from, for the log alone.",
+    ),
+    key(
+        "listener.vrfy",
+        Kind::Flag,
+        Value("false"),
+        "Whether VRFY tells a client if mail for an address would be taken from it; else it says nothing.",
+    ),
+    key(
+        "listener.expn",
+        Kind::Flag,
+        Value("false"),
+        "Whether EXPN is answered, with the truth that there are no mailing lists here; else it is refused.",
+    ),
+    key(
+        "listener.auth",
+        Kind::Flag,
+        Value("false"),
+        "Whether clients may authenticate there. On `submission` and `submissions` listeners they always may, and must.",
+    ),
+    key(
+        "tls.certificate",
+        Kind::Path,
+        Nothing,
+        "The certificate of the server and those that lead to its authority, in PEM. `\"self-signed\"`: one that the server makes for itself at its first start and keeps in `data_dir`; no client can verify it. For several, write `[[tls.certificate]]` tables instead.",
+    ),
+    key(
+        "tls.key",
+        Kind::Path,
+        Nothing,
+        "The private key of `certificate`, in PEM, without a passphrase.",
+    ),
+    key(
+        "tls.min_version",
+        Kind::Choice(&["1.2", "1.3"]),
+        Value("\"1.2\""),
+        "The lowest version of TLS that is spoken with clients.",
+    ),
+    key(
+        "tls.client_certificates",
+        Kind::Choice(&["off", "request", "require"]),
+        Value("\"off\""),
+        "Whether clients are asked for a certificate: never, but taken if they have one (`request`), or refused unless they have one that `client_ca` leads to (`require`).",
+    ),
+    key(
+        "tls.client_ca",
+        Kind::Path,
+        Nothing,
+        "The authorities that certificates of clients must lead to, in PEM.",
+    ),
+    key(
+        "tls.certificate.names",
+        Kind::Patterns,
+        Nothing,
+        "Names that clients get it for when they ask for one of them (SNI); `*.` stands for one label. Without it, those that the certificate has.",
+    ),
+    key(
+        "tls.certificate.certificate",
+        Kind::Path,
+        Required,
+        "The certificate and those that lead to its authority, in PEM.",
+    ),
+    key(
+        "tls.certificate.key",
+        Kind::Path,
+        Required,
+        "The private key of `certificate`, in PEM, without a passphrase.",
+    ),
     key(
         "access.relay_from",
         Kind::Networks,
@@ -239,13 +385,25 @@ pub const KEYS: &[Key] = &[
         "route.next_hop",
         Kind::NextHop,
         Required,
-        "Where mail for them goes: the hosts are tried in order; a name is looked up for addresses, its port is `delivery.port` unless written. `\"mx\"` relays by the MX records of the domain, `\"discard\"` accepts mail and throws it away, `\"reject\"` refuses it.",
+        "Where mail for them goes: the hosts are tried in order; a name is looked up for addresses, its port is `delivery.port` unless written (465 for `smtps`, 24 for `lmtp`). `\"mx\"` relays by the MX records of the domain, `\"discard\"` accepts mail and throws it away, `\"reject\"` refuses it.",
     ),
     key(
         "route.tls",
-        Kind::Choice(&["off"]),
-        Value("\"off\""),
+        Kind::Choice(TLS_MODES),
+        Inherited,
         "Whether TLS is used towards the next hop.",
+    ),
+    key(
+        "route.user",
+        Kind::Text,
+        Nothing,
+        "Who the server is towards the next hop, which it authenticates to (AUTH). Needs `password_file`, and `tls` to be `required` or `verified`.",
+    ),
+    key(
+        "route.password_file",
+        Kind::Path,
+        Nothing,
+        "The file whose first line is the password for `user`. Nobody but its owner may have access to it (mode 0600).",
     ),
     key(
         "delivery.connections_per_site",
@@ -289,6 +447,18 @@ pub const KEYS: &[Key] = &[
         Value("\"30s\""),
         "How long a connection to a next hop may take to be made.",
     ),
+    key(
+        "delivery.tls",
+        Kind::Choice(TLS_MODES),
+        Value("\"optional\""),
+        "Whether TLS is used towards hosts: never (`off`), where the host offers it, with any certificate (`optional`), always, with any certificate (`required`), or always, with a certificate for the host from a trusted authority (`verified`).",
+    ),
+    key(
+        "delivery.tls_ca",
+        Kind::Path,
+        Nothing,
+        "A PEM file with the authorities that are trusted, in place of those of the system.",
+    ),
     key("site.domain", Kind::Patterns, Nothing, "Recipient domains whose sites are meant."),
     key(
         "site.mx",
@@ -327,6 +497,12 @@ pub const KEYS: &[Key] = &[
         Kind::SpanOrOff(WAIT_MIN, 30 * DAY),
         Value("\"4h\""),
         "Age at which the sender is told once that a message is delayed, if it was not delivered by then.",
+    ),
+    key(
+        "queue.hold_max",
+        Kind::Span(1_000, 365 * DAY),
+        Value("\"30d\""),
+        "Longest time for which a client may ask that a message be held back (FUTURERELEASE). Clients that may relay may ask.",
     ),
     key(
         "queue.segment_size",
@@ -389,6 +565,90 @@ pub const KEYS: &[Key] = &[
         "Commands answered with an error after which the session is ended with 421.",
     ),
     key(
+        "limits.commands_without_mail",
+        Kind::Count(10, 1_000_000),
+        Value("200"),
+        "Commands that are no step of a transaction (NOOP, RSET, EHLO, VRFY, HELP and the like) after which a session is ended with 421, counted anew with each message that is taken.",
+    ),
+    key(
+        "limits.commands_ahead",
+        Kind::Choice(&["refuse", "allow"]),
+        Value("\"refuse\""),
+        "What becomes of a client that sends before it may: ahead of the greeting, or commands ahead of a reply that it has to wait for (RFC 2920, 3.1). It is ended with 421, or heard.",
+    ),
+    key(
+        "limits.connection_rate_per_client",
+        Kind::Rate,
+        Value("\"off\""),
+        "Most new connections from one client in a time, over all cores; more are answered 421.",
+    ),
+    key(
+        "limits.message_rate_per_client",
+        Kind::Rate,
+        Value("\"off\""),
+        "Most transactions that one client begins in a time, over all cores; more are answered 451.",
+    ),
+    key(
+        "limits.message_rate_per_user",
+        Kind::Rate,
+        Value("\"off\""),
+        "Most transactions that one user begins in a time, over all cores, wherever the user comes from; more are answered 451.",
+    ),
+    key(
+        "limits.unlimited",
+        Kind::Networks,
+        Value("[]"),
+        "Clients that `connections_per_client` and the rates by client do not hold for.",
+    ),
+    key(
+        "limits.data_rate",
+        Kind::Size(0, GIB, 1),
+        Value("\"100B\""),
+        "Bytes a second that a message has to come at, after a minute; a slower client is ended with 421. `0B` for any.",
+    ),
+    key(
+        "limits.receive_memory",
+        Kind::Size(16 * MIB, 1024 * GIB, 1),
+        Value("\"1GiB\""),
+        "Most memory for sessions and the bodies that they take. Near it bodies go to the log in smaller parts, at it messages are answered 452 and connections 421. Each core has its share.",
+    ),
+    key(
+        "auth.users",
+        Kind::Path,
+        Nothing,
+        "The file of those who may authenticate; `ringpost user` keeps it. Relative to the working directory. Needed where clients authenticate.",
+    ),
+    key(
+        "auth.mechanisms",
+        Kind::Choices(MECHANISMS),
+        Value("[\"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\", \"EXTERNAL\", \"PLAIN\", \"LOGIN\"]"),
+        "How clients may authenticate, always over TLS; `EXTERNAL` by a client certificate.",
+    ),
+    key(
+        "auth.sender_match",
+        Kind::Choice(&["strict", "off"]),
+        Value("\"strict\""),
+        "Whether the sender that a user names in MAIL must be one of their own (`strict`); where it must, a message whose author is somebody else gets a `Sender:` field.",
+    ),
+    key(
+        "auth.failure_delay",
+        Kind::Span(0, MINUTE),
+        Value("\"500ms\""),
+        "How long the answer to a first failed attempt of a client, or for a user, is held back; it doubles with each further one, up to 16 times as long.",
+    ),
+    key(
+        "auth.lockout_failures",
+        Kind::Count(1, 1000),
+        Value("10"),
+        "Failed attempts of a client (an IPv4 address or an IPv6 /64), or for a user, after which further ones are answered 454 without being looked at.",
+    ),
+    key(
+        "auth.lockout_time",
+        Kind::Span(WAIT_MIN, DAY),
+        Value("\"10m\""),
+        "For how long, counted from the last failure; also the time after which failures are forgotten.",
+    ),
+    key(
         "admin.socket",
         Kind::Path,
         Value("\"admin.sock\""),
@@ -415,9 +675,9 @@ pub(super) fn find(path: &str) -> &'static Key {
 pub(super) fn names(table: &str) -> Vec<&'static str> {
     let mut names: Vec<&str> = KEYS
         .iter()
-        .filter_map(|key| match key.path.split_once('.') {
+        .filter_map(|key| match key.path.rsplit_once('.') {
             Some((head, name)) if head == table => Some(name),
-            Some((head, _)) if table.is_empty() => Some(head),
+            Some((head, _)) if table.is_empty() && !head.contains('.') => Some(head),
             None if table.is_empty() => Some(key.path),
             _ => None,
         })
@@ -434,7 +694,8 @@ mod tests {
     fn names_keys_and_tables_once() {
         let root = names("");
         assert_eq!(root[..3], ["hostname", "data_dir", "cores"]);
-        for table in ["listener", "access", "route", "delivery", "site", "queue", "limits", "admin"]
+        for table in
+            ["listener", "access", "route", "delivery", "site", "queue", "limits", "auth", "admin"]
         {
             assert_eq!(root.iter().filter(|name| **name == table).count(), 1, "{table}");
             assert!(!names(table).is_empty());

@@ -43,6 +43,16 @@ fn option_for(path: &str, value: &str) -> String {
                 .collect();
             format!("route=[{{{rest}{name}={value}}}]")
         }
+        Some(("tls", name)) if name.contains('.') => {
+            let others = [("certificate", "\"a\""), ("key", "\"b\"")];
+            let name = &name["certificate.".len()..];
+            let rest: String = others
+                .iter()
+                .filter(|(other, _)| *other != name)
+                .map(|(other, value)| format!("{other}={value},"))
+                .collect();
+            format!("tls.certificate=[{{{rest}{name}={value}}}]")
+        }
         Some(("site", name)) => {
             let others = [("domain", "\"a.org\""), ("connections", "1")];
             let rest: String = others
@@ -54,6 +64,31 @@ fn option_for(path: &str, value: &str) -> String {
         }
         _ => format!("{path}={value}"),
     }
+}
+
+#[test]
+fn proxies_are_named_where_they_are_asked_for() {
+    let with =
+        |keys: &str| with_set(&[&format!("listener=[{{address=\"127.0.0.1:2525\",{keys}}}]")]);
+    let error = only_error(with("proxy_protocol=true"));
+    assert_eq!(error.key, "listener.proxy_protocol");
+    let error = only_error(with("proxy_from=[\"192.0.2.1\"]"));
+    assert_eq!(error.key, "listener.proxy_from");
+    let config = with("proxy_protocol=true,proxy_from=[\"192.0.2.1\"]").unwrap();
+    assert!(config.listeners[0].fronts.proxy_protocol);
+    let open = "listener=[{address=\"0.0.0.0:2525\",xclient_from=[\"0.0.0.0/0\"]}]";
+    let warnings = with_set(&[open]).unwrap().warnings();
+    assert!(warnings[0].contains("listener.xclient_from holds 0.0.0.0/0"), "{warnings:?}");
+}
+
+#[test]
+fn lmtp_is_served_as_its_standard_asks() {
+    let with = |keys: &str| with_set(&[&format!("listener=[{{kind=\"lmtp\",{keys}}}]")]);
+    assert!(with("address=\"127.0.0.1:24\"").is_ok());
+    let error = only_error(with("address=\"127.0.0.1:25\""));
+    assert!(error.key == "listener.address" && error.problem.contains("RFC 2033"), "{error}");
+    let error = only_error(with("address=\"127.0.0.1:24\",disable=[\"PIPELINING\"]"));
+    assert!(error.key == "listener.disable" && error.problem.contains("RFC 2033"), "{error}");
 }
 
 #[test]
@@ -169,20 +204,46 @@ fn printed_configurations_load_the_same() {
         "admin.http=off",
     ])
     .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    std::fs::write(&file, "secret\n").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let routes = format!(
+        "route=[{{domain=\"a.b\",next_hop=\"mx\",tls=\"off\"}},\
+         {{domain=\"c.d\",next_hop=\"lmtp+unix:///run/lmtp\"}},\
+         {{domain=\"*\",next_hop=[\"mx.example.org\",\"smtps://mx2.example.org\",\"[::1]:27\"],\
+         tls=\"verified\",user=\"me\",password_file={file:?}}}]"
+    );
     let full = with_set(&[
-        "route=[{domain=\"a.b\",next_hop=\"mx\"},\
-         {domain=\"*\",next_hop=[\"mx.example.org\",\"mx2.example.org:26\",\"[::1]:27\"]}]",
+        &routes,
+        "delivery.tls=required",
+        "delivery.tls_ca=/etc/ca.pem",
         "delivery.connection_rate=10/s",
         "delivery.message_rate=500/h",
         "delivery.port=2526",
         "delivery.allow_private_targets=true",
         "queue.delay_notice=off",
+        "auth.users=/etc/users",
+        "auth.mechanisms=[\"plain\"]",
+        "auth.sender_match=off",
         "site=[{domain=\"Gmail.com\",mx=[\"*.google.com\"],connections=5,connection_rate=\"1/m\",\
          messages_per_connection=7},{mx=\"*\",message_rate=\"off\"}]",
     ])
     .unwrap();
     let bare = with_set(&["route=[]"]).unwrap();
-    for config in [Config::default(), odd, bare, full.clone()] {
+    let tls = with_set(&[
+        "listener=[{address=\"127.0.0.1:1\",kind=\"submissions\"}]",
+        "tls.certificate=[{certificate=\"a\",key=\"b\"},{certificate=\"c\",key=\"d\",names=\"*.x.y\"}]",
+        "tls.min_version=\"1.3\"",
+        "tls.client_certificates=require",
+        "tls.client_ca=e",
+        "auth.users=u",
+    ])
+    .unwrap();
+    assert_eq!(tls.listeners[0].tls, ListenerTls::Implicit, "as submissions are");
+    let one = with_set(&["tls.certificate=a", "tls.key=b"]).unwrap();
+    let printed = full.to_toml() + &tls.to_toml();
+    for config in [Config::default(), odd, bare, tls, one, full] {
         let text = config.to_toml();
         assert_eq!(load(&text).unwrap(), config, "{text}");
         let from_toml: serde_json::Value =
@@ -191,7 +252,7 @@ fn printed_configurations_load_the_same() {
     }
     for key in KEYS.iter().filter(|key| key.path != "hostname") {
         let name = key.path.rsplit('.').next().unwrap();
-        assert!(full.to_toml().contains(&format!("\n{name} = ")), "{name}");
+        assert!(printed.contains(&format!("\n{name} = ")), "{name}");
     }
 }
 
@@ -199,7 +260,7 @@ fn printed_configurations_load_the_same() {
 fn errors_name_place_key_and_remedy() {
     let text = MINIMAL.replace("hostname", "hostnmae")
         + "[limits]\nrecipients = 50\nconnections = \"many\"\n\
-           command_timeout = 300\n[[listener]]\ntls = \"required\"\nconnect_timeout = \"1s\"\n\
+           command_timeout = 300\n[[listener]]\ntls = \"always\"\nconnect_timeout = \"1s\"\n\
            [[route]]\ndomain = \"a..b\"\nnext_hop = [\"127.0.0.1:1\", \"mx_1.example:25\"]\n\
            [nameservers]\nservers = []\n";
     let errors = load(&text).unwrap_err();
@@ -211,7 +272,7 @@ fn errors_name_place_key_and_remedy() {
         "t.toml:9:15: limits.connections: must be an integer, not a text | allowed: 1 to 1000000",
         "t.toml:10:19: limits.command_timeout: must be a text with a unit, not an integer | allowed",
         "t.toml:11:1: listener.address: is missing | allowed: IP:PORT or a list",
-        "t.toml:12:7: listener.tls: \"required\" is not supported by this version | allowed: \"off\"",
+        "t.toml:12:7: listener.tls: \"always\" is none of the choices | allowed: \"off\" or \"optional\" or \"required\" or \"implicit\"",
         "t.toml:13:1: listener.connect_timeout: there is no such key | `connect_timeout` belongs in",
         "t.toml:15:10: route.domain: not a domain: `a..b` has an empty label",
         "t.toml:16:28: route.next_hop: \"mx_1.example:25\" is neither an address with a port nor a",
@@ -238,7 +299,7 @@ fn values_out_of_bounds_are_refused() {
         ("listener.address", "\"::1\"", "lacks a port"),
         ("listener.address", "\"localhost:25\"", "names are not looked up"),
         ("listener.address", "\"127.0.0.1:70000\"", "not an address with a port"),
-        ("listener.kind", "\"lmtp\"", "not supported by this version"),
+        ("listener.kind", "\"pop3\"", "is none of the choices"),
         ("access.relay_from", "[\"10.0.0.1/8\"]", "the network is 10.0.0.0/8"),
         ("access.relay_from", "[\"10.0.0.0/33\"]", "neither a network"),
         ("access.relay_from", "[\"10.0.0.0/8\", \"10.0.0.0/8\"]", "twice"),

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::base::Durability;
+use crate::base::{Durability, Mechanism, Mechanisms};
 use crate::config::cores::Cores;
 use crate::config::host::HostPort;
 use crate::config::pattern::DomainPattern;
 use crate::config::rate::Rate;
+use crate::config::secret::Secret;
+use crate::config::tls::{Certificates, ServerTls};
 
 const MIB: u64 = 1 << 20;
 const MINUTE: u64 = 60;
@@ -37,6 +39,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Where mail comes in; at least one.
     pub listeners: Vec<Listener>,
+    /// The certificates of the server.
+    pub tls: ServerTls,
     /// Who may relay.
     pub access: Access,
     /// Where mail goes; the first match wins. What none matches goes by MX.
@@ -54,6 +58,8 @@ pub struct Config {
     pub dns: Dns,
     /// What clients may ask of the server.
     pub limits: Limits,
+    /// How clients authenticate.
+    pub auth: Auth,
     /// How operators reach the server.
     pub admin: Admin,
 }
@@ -66,7 +72,49 @@ pub struct Listener {
     /// What is spoken there.
     pub kind: ListenerKind,
     /// Whether TLS is offered or demanded there.
-    pub tls: Tls,
+    pub tls: ListenerTls,
+    /// Keywords of EHLO that are not offered there, in capitals.
+    pub disable: Vec<&'static str>,
+    /// VRFY tells whether mail for an address would be taken.
+    pub vrfy: bool,
+    /// EXPN is answered.
+    pub expn: bool,
+    /// Clients may authenticate there. See [`Listener::authenticates`].
+    pub auth: bool,
+    /// How long the greeting is held back.
+    pub greet_delay: Duration,
+    /// Whom it believes about other clients.
+    pub fronts: Fronts,
+}
+
+/// The hosts in front of a listener that speak for others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fronts {
+    /// Each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Who may send one; not empty where it is asked for.
+    pub proxy_from: Vec<IpNet>,
+    /// Who may send XCLIENT.
+    pub xclient_from: Vec<IpNet>,
+    /// Who may send XFORWARD.
+    pub xforward_from: Vec<IpNet>,
+}
+
+impl Listener {
+    /// True unless the operator has taken `keyword` out.
+    pub fn offers(&self, keyword: &str) -> bool {
+        !self.disable.contains(&keyword)
+    }
+
+    /// True if message submission is served, where clients have to authenticate.
+    pub fn is_submission(&self) -> bool {
+        matches!(self.kind, ListenerKind::Submission | ListenerKind::Submissions)
+    }
+
+    /// True if clients may authenticate.
+    pub fn authenticates(&self) -> bool {
+        self.auth || self.is_submission()
+    }
 }
 
 /// What a listener serves.
@@ -75,14 +123,52 @@ pub enum ListenerKind {
     /// SMTP between servers (RFC 5321).
     #[default]
     Relay,
+    /// Message submission (RFC 6409).
+    Submission,
+    /// Message submission over implicit TLS (RFC 8314).
+    Submissions,
+    /// LMTP (RFC 2033).
+    Lmtp,
 }
 
-/// How TLS is used on a listener or towards a next hop.
+/// How TLS is used on a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tls {
+pub enum ListenerTls {
     /// Never.
     #[default]
     Off,
+    /// Offered with STARTTLS (RFC 3207).
+    Optional,
+    /// Offered with STARTTLS, and nothing is done without it.
+    Required,
+    /// From the first octet on (RFC 8314).
+    Implicit,
+}
+
+/// How TLS is used towards a next hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tls {
+    /// Never.
+    Off,
+    /// Where the host offers it, with any certificate.
+    #[default]
+    Optional,
+    /// Always, with any certificate.
+    Required,
+    /// Always, with a certificate for the host from a trusted authority.
+    Verified,
+}
+
+impl Tls {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tls::Off => "off",
+            Tls::Optional => "optional",
+            Tls::Required => "required",
+            Tls::Verified => "verified",
+        }
+    }
 }
 
 /// `[access]`.
@@ -101,8 +187,28 @@ pub struct Route {
     pub domain: DomainPattern,
     /// What is done with mail for them.
     pub next_hop: NextHop,
-    /// Whether TLS is used towards the next hop.
-    pub tls: Tls,
+    /// Whether TLS is used towards the next hop; [`Delivery::tls`] for `None`.
+    pub tls: Option<Tls>,
+    /// Who the server is towards the next hop.
+    pub login: Option<Login>,
+}
+
+impl Route {
+    /// A route that says nothing but where mail goes.
+    pub fn new(domain: DomainPattern, next_hop: NextHop) -> Route {
+        Route { domain, next_hop, tls: None, login: None }
+    }
+}
+
+/// A name and a password for a next hop.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Login {
+    /// The name.
+    pub user: String,
+    /// The file that the password was read from.
+    pub password_file: PathBuf,
+    /// The password.
+    pub password: Secret,
 }
 
 /// What a route does.
@@ -136,6 +242,11 @@ pub struct Delivery {
     pub allow_private_targets: bool,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
+    /// Whether TLS is used towards hosts, where a route does not say.
+    pub tls: Tls,
+    /// The authorities that certificates of hosts must be from, in PEM; those of the
+    /// system for `None`.
+    pub tls_ca: Option<PathBuf>,
     /// The names of the keys that were given.
     pub given: Written<Vec<&'static str>>,
 }
@@ -182,6 +293,8 @@ pub struct Queue {
     pub expire: Duration,
     /// Age at which the sender is told of the delay; `None` for never.
     pub delay_notice: Option<Duration>,
+    /// Longest time that a client may have a message held back.
+    pub hold_max: Duration,
     /// Size of one file of the log, in bytes; a multiple of 4096.
     pub segment_size: u32,
 }
@@ -212,6 +325,59 @@ pub struct Limits {
     pub data_timeout: Duration,
     /// Errors after which a session is ended.
     pub errors_per_session: u32,
+    /// Commands without mail after which a session is ended.
+    pub commands_without_mail: u32,
+    /// Whether clients that send before they may are heard.
+    pub commands_ahead: Ahead,
+    /// Most new connections of a client in a time; `None` for any number.
+    pub connection_rate_per_client: Option<Rate>,
+    /// Most transactions of a client in a time; `None` for any number.
+    pub message_rate_per_client: Option<Rate>,
+    /// Most transactions of a user in a time; `None` for any number.
+    pub message_rate_per_user: Option<Rate>,
+    /// Clients that the limits by client do not hold for.
+    pub unlimited: Vec<IpNet>,
+    /// Bytes a second that a body has to come at; 0 for any.
+    pub data_rate: u64,
+    /// Most memory for sessions and the bodies they take, in bytes, over all cores.
+    pub receive_memory: u64,
+}
+
+/// What becomes of clients that send before they may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ahead {
+    /// They are ended.
+    #[default]
+    Refuse,
+    /// They are heard.
+    Allow,
+}
+
+/// `[auth]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// The users file; given if any listener has clients authenticate.
+    pub users: Option<PathBuf>,
+    /// How clients may authenticate.
+    pub mechanisms: Mechanisms,
+    /// Whether senders must be the user's own.
+    pub sender_match: SenderMatch,
+    /// Wait before the answer to a first failure.
+    pub failure_delay: Duration,
+    /// Failures after which a client or user is shut out; 1 or more.
+    pub lockout_failures: u32,
+    /// For how long, and when failures are forgotten.
+    pub lockout_time: Duration,
+}
+
+/// Whether the sender of a user's mail must be one of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SenderMatch {
+    /// It must.
+    #[default]
+    Strict,
+    /// It may be any.
+    Off,
 }
 
 /// `[admin]`.
@@ -244,20 +410,27 @@ impl Default for Config {
             listeners: vec![Listener {
                 addresses: vec![loopback(2525)],
                 kind: ListenerKind::Relay,
-                tls: Tls::Off,
+                tls: ListenerTls::Optional,
+                disable: Vec::new(),
+                vrfy: false,
+                expn: false,
+                greet_delay: Duration::ZERO,
+                fronts: Fronts::default(),
+                auth: false,
             }],
+            tls: ServerTls { certificates: Certificates::SelfSigned, ..ServerTls::default() },
             access: Access::default(),
-            routes: vec![Route {
-                domain: DomainPattern::Any,
-                next_hop: NextHop::Hosts(vec![loopback(2526).into()]),
-                tls: Tls::Off,
-            }],
+            routes: vec![Route::new(
+                DomainPattern::Any,
+                NextHop::Hosts(vec![loopback(2526).into()]),
+            )],
             route_lines: Written::default(),
             delivery: Delivery::default(),
             sites: Vec::new(),
             queue: Queue::default(),
             dns: Dns::default(),
             limits: Limits::default(),
+            auth: Auth::default(),
             admin: Admin::default(),
         }
     }
@@ -285,6 +458,8 @@ impl Default for Delivery {
             port: 25,
             allow_private_targets: false,
             connect_timeout: Duration::from_secs(30),
+            tls: Tls::default(),
+            tls_ca: None,
             given: Written::default(),
         }
     }
@@ -297,6 +472,7 @@ impl Default for Queue {
             retry: waits.map(Duration::from_secs).to_vec(),
             expire: Duration::from_secs(5 * DAY),
             delay_notice: Some(Duration::from_secs(4 * HOUR)),
+            hold_max: Duration::from_secs(30 * DAY),
             segment_size: 64 << 20,
         }
     }
@@ -318,6 +494,27 @@ impl Default for Limits {
             command_timeout: Duration::from_secs(5 * MINUTE),
             data_timeout: Duration::from_secs(10 * MINUTE),
             errors_per_session: 20,
+            commands_without_mail: 200,
+            commands_ahead: Ahead::Refuse,
+            connection_rate_per_client: None,
+            message_rate_per_client: None,
+            message_rate_per_user: None,
+            unlimited: Vec::new(),
+            data_rate: 100,
+            receive_memory: 1 << 30,
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Auth {
+            users: None,
+            mechanisms: Mechanism::ALL.into_iter().collect(),
+            sender_match: SenderMatch::default(),
+            failure_delay: Duration::from_millis(500),
+            lockout_failures: 10,
+            lockout_time: Duration::from_secs(10 * MINUTE),
         }
     }
 }

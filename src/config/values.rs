@@ -84,6 +84,15 @@ pub(super) fn path(node: &Node, _: &Kind) -> Checked<PathBuf> {
     }
 }
 
+/// [`Kind::Text`].
+pub(super) fn line(node: &Node, _: &Kind) -> Checked<String> {
+    match text(node, "a text")? {
+        "" => fault(node, "the text is empty"),
+        line if line.contains(char::is_control) => fault(node, "it holds a control character"),
+        line => Ok(line.to_owned()),
+    }
+}
+
 /// [`Kind::Cores`].
 pub(super) fn cores(node: &Node, _: &Kind) -> Checked<Cores> {
     match node.value {
@@ -105,6 +114,20 @@ pub(super) fn choice(node: &Node, kind: &Kind) -> Checked<usize> {
         (None, 1) => fault(node, format!("{word:?} is not supported by this version")),
         (None, _) => fault(node, format!("{word:?} is none of the choices")),
     }
+}
+
+/// [`Kind::Choices`]: the words, in any case, each once.
+pub(super) fn choices(node: &Node, kind: &Kind) -> Checked<Vec<&'static str>> {
+    let Kind::Choices(words) = kind else { unreachable!("{kind:?} are no choices") };
+    let chosen = each(node, "a list of texts", |node| {
+        let word = text(node, "a text")?;
+        match words.iter().find(|allowed| allowed.eq_ignore_ascii_case(word)) {
+            Some(allowed) => Ok(*allowed),
+            None => fault(node, format!("{word:?} is none of the choices")),
+        }
+    })?;
+    without_repeats(node, &chosen)?;
+    Ok(chosen)
 }
 
 /// [`Kind::Count`].

@@ -1,4 +1,5 @@
-//! What the kernel grants this process: CPUs, open files, and its turn.
+//! What the kernel grants this process: CPUs, open files, its turn, and a
+//! terminal.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -55,6 +56,32 @@ pub fn step_aside() -> io::Result<()> {
     // SAFETY: the call takes plain numbers; 0 means the calling thread.
     let status = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, ASIDE) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs `read` while the terminal of standard input does not show what is typed.
+///
+/// # Errors
+/// Standard input is no terminal.
+pub fn unseen<T>(read: impl FnOnce() -> T) -> io::Result<T> {
+    let mut before = MaybeUninit::<libc::termios>::zeroed();
+    // SAFETY: `before` is room for one termios and outlives the call.
+    if unsafe { libc::tcgetattr(libc::STDIN_FILENO, before.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call filled it.
+    let before = unsafe { before.assume_init() };
+    let mut unseen = before;
+    unseen.c_lflag &= !libc::ECHO;
+    let set = |to: &libc::termios| {
+        // SAFETY: `to` is one termios that outlives the call; it is only read.
+        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSAFLUSH, to) }
+    };
+    if set(&unseen) != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let text = read();
+    set(&before);
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The header section of a stored body (RFC 5322, 2.2): where it ends, its
-//! fields, and how many `Received:` fields it holds (RFC 5321, 6.3: a message
-//! that has passed too many hosts is looping).
+//! fields, how many `Received:` fields it holds (RFC 5321, 6.3: a message that has
+//! passed too many hosts is looping), and whether it may go without TLS (RFC 8689).
 //!
 //! Called by the receiving session (loops) and by reports (the returned header).
 //! All of it reads the wire form, where a line that begins with a dot carries a
@@ -111,15 +111,18 @@ fn field_len(text: &[u8]) -> usize {
     text.len()
 }
 
-/// Counts `Received:` fields in a body that comes in chunks. Reads the header
-/// section only: once that has ended, [`push`](Self::push) costs nothing.
+/// Watches the fields of a body that comes in chunks: counts `Received:` and
+/// notices `TLS-Required: No` (RFC 8689, 3). Reads the header section only: once
+/// that has ended, [`push`](Self::push) costs nothing.
 #[derive(Clone, Debug)]
-pub struct ReceivedCounter {
-    count: u32,
+pub struct HeaderWatch {
+    received: u32,
+    tls_optional: bool,
+    value: NoValue,
     at: At,
 }
 
-/// Where a counter stands.
+/// Where a watch stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     /// At the start of a line.
@@ -128,10 +131,16 @@ enum At {
     Dot,
     /// Behind a CR that began a line, or followed such a dot.
     BlankCr,
-    /// Behind this many letters of the name, in a line that has begun so.
-    Name(u8),
+    /// Behind this many letters of a name, in a line that has begun so.
+    Name(Watched, u8),
     /// Behind the whole name and perhaps blanks (RFC 5322, 4.5, allows them).
-    Colon,
+    Colon(Watched),
+    /// In a value that matters.
+    Value,
+    /// Behind a CR in such a value.
+    ValueCr,
+    /// Behind CRLF in such a value: a blank goes on with it.
+    ValueFold,
     /// Somewhere in a line that does not matter any more.
     Text,
     /// Behind a CR in such a line.
@@ -140,12 +149,72 @@ enum At {
     Done,
 }
 
-const NAME: &[u8; 8] = b"received";
+/// A field that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watched {
+    Received,
+    TlsRequired,
+}
 
-impl ReceivedCounter {
-    /// A counter at the start of a body.
-    pub fn new() -> ReceivedCounter {
-        ReceivedCounter { count: 0, at: At::LineStart }
+impl Watched {
+    /// Its name in small letters.
+    fn name(self) -> &'static [u8] {
+        match self {
+            Watched::Received => b"received",
+            Watched::TlsRequired => b"tls-required",
+        }
+    }
+}
+
+/// What has been read of a value that may be `No`, in any case, with comments and
+/// white space around it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct NoValue {
+    /// Letters of `no` so far.
+    letters: u8,
+    /// Comments that are open.
+    depth: u16,
+    /// Behind a backslash in a comment.
+    quoted: bool,
+    /// It is something else.
+    other: bool,
+}
+
+impl NoValue {
+    fn push(&mut self, byte: u8) {
+        if self.depth > 0 {
+            match byte {
+                _ if self.quoted => self.quoted = false,
+                b'\\' => self.quoted = true,
+                b'(' => self.depth = self.depth.saturating_add(1),
+                b')' => self.depth -= 1,
+                _ => {}
+            }
+            return;
+        }
+        match (self.letters, byte) {
+            (0 | 2, b' ' | b'\t') => {}
+            (0 | 2, b'(') => self.depth = 1,
+            (0, b'n' | b'N') => self.letters = 1,
+            (1, b'o' | b'O') => self.letters = 2,
+            _ => self.other = true,
+        }
+    }
+
+    fn is_no(self) -> bool {
+        self.letters == 2 && self.depth == 0 && !self.other
+    }
+}
+
+impl HeaderWatch {
+    /// A watch at the start of a body.
+    pub fn new() -> HeaderWatch {
+        HeaderWatch {
+            received: 0,
+            tls_optional: false,
+            value: NoValue::default(),
+            at: At::LineStart,
+        }
     }
 
     /// Reads the next chunk. True while the header section goes on, so that
@@ -171,9 +240,14 @@ impl ReceivedCounter {
         self.at != At::Done
     }
 
-    /// Fields so far.
-    pub fn count(&self) -> u32 {
-        self.count
+    /// `Received:` fields so far.
+    pub fn received(&self) -> u32 {
+        self.received
+    }
+
+    /// True once a field `TLS-Required: No` has ended.
+    pub fn tls_optional(&self) -> bool {
+        self.tls_optional
     }
 
     fn step(&mut self, at: At, byte: u8) -> At {
@@ -182,32 +256,54 @@ impl ReceivedCounter {
             (At::Cr, b'\n') => At::LineStart,
             (At::LineStart, b'.') => At::Dot,
             (At::LineStart | At::Dot, b'\r') => At::BlankCr,
-            (_, b'\r') => At::Cr,
-            (At::LineStart | At::Dot, _) if byte.eq_ignore_ascii_case(&NAME[0]) => At::Name(1),
-            (At::Name(len), _) if byte.eq_ignore_ascii_case(&NAME[len as usize]) => {
-                if len as usize + 1 == NAME.len() { At::Colon } else { At::Name(len + 1) }
+            (At::Value, b'\r') => At::ValueCr,
+            (At::ValueCr, b'\n') => At::ValueFold,
+            (At::ValueCr, _) => {
+                self.value.other = true;
+                if byte == b'\r' { At::ValueCr } else { At::Value }
             }
-            (At::Colon, b' ' | b'\t') => At::Colon,
-            (At::Colon, b':') => {
-                self.count = self.count.saturating_add(1);
+            (At::ValueFold, b' ' | b'\t') | (At::Value, _) => {
+                self.value.push(byte);
+                At::Value
+            }
+            (At::ValueFold, _) => {
+                self.tls_optional |= self.value.is_no();
+                self.step(At::LineStart, byte)
+            }
+            (_, b'\r') => At::Cr,
+            (At::LineStart | At::Dot, b'r' | b'R') => At::Name(Watched::Received, 1),
+            (At::LineStart | At::Dot, b't' | b'T') => At::Name(Watched::TlsRequired, 1),
+            (At::Name(field, len), _)
+                if byte.to_ascii_lowercase() == field.name()[usize::from(len)] =>
+            {
+                let whole = usize::from(len) + 1 == field.name().len();
+                if whole { At::Colon(field) } else { At::Name(field, len + 1) }
+            }
+            (At::Colon(_), b' ' | b'\t') => at,
+            (At::Colon(Watched::Received), b':') => {
+                self.received = self.received.saturating_add(1);
                 At::Text
+            }
+            (At::Colon(Watched::TlsRequired), b':') => {
+                self.value = NoValue::default();
+                At::Value
             }
             _ => At::Text,
         }
     }
 }
 
-impl Default for ReceivedCounter {
-    fn default() -> ReceivedCounter {
-        ReceivedCounter::new()
+impl Default for HeaderWatch {
+    fn default() -> HeaderWatch {
+        HeaderWatch::new()
     }
 }
 
 /// The `Received:` fields of a body that lies in one piece.
 pub fn received_count(body: &[u8]) -> u32 {
-    let mut counter = ReceivedCounter::new();
+    let mut counter = HeaderWatch::new();
     counter.push(body);
-    counter.count()
+    counter.received()
 }
 
 #[cfg(test)]
@@ -258,11 +354,51 @@ mod tests {
         assert_eq!(received_count(BODY), 3);
         assert_eq!(received_count(b".Received: x\r\n.\r\nReceived: next\r\n"), 1);
         assert_eq!(received_count(b"A: \nReceived: x\rReceived: y\r\n\r\n"), 0);
-        let mut counter = ReceivedCounter::new();
+        let mut counter = HeaderWatch::new();
         assert!(counter.push(b"Received: x\r\n\r"));
         assert!(!counter.push(b"\nReceived: y\r\n"));
         assert!(!counter.push(b"Received: z\r\n"));
-        assert_eq!(counter.count(), 1);
+        assert_eq!(counter.received(), 1);
+    }
+
+    #[test]
+    fn tls_is_optional_when_the_field_says_no_and_nothing_else() {
+        let says = |header: &str| {
+            let mut watch = HeaderWatch::new();
+            for byte in header.bytes() {
+                watch.push(&[byte]);
+            }
+            let mut whole = HeaderWatch::new();
+            whole.push(header.as_bytes());
+            assert_eq!(whole.tls_optional(), watch.tls_optional(), "{header:?}");
+            watch.tls_optional()
+        };
+        for yes in [
+            "TLS-Required: No\r\n.\r\n",
+            "A: 1\r\ntls-required:no\r\n\r\ntext\r\n.\r\n",
+            "TLS-Required :\r\n\t(a (b\\) c)) nO (d)\r\n \r\nB: 2\r\n\r\n.\r\n",
+            "TLS-Required: yes\r\nTLS-Required: No\r\n\r\n.\r\n",
+        ] {
+            assert!(says(yes), "{yes:?}");
+        }
+        for no in [
+            "TLS-Required: No",
+            "TLS-Required: Yes\r\n\r\n.\r\n",
+            "TLS-Required: None\r\n\r\n.\r\n",
+            "TLS-Required: N o\r\n\r\n.\r\n",
+            "TLS-Required: N\r\n o\r\n\r\n.\r\n",
+            "TLS-Required: No\r\n way\r\n\r\n.\r\n",
+            "TLS-Required: No (open\r\n\r\n.\r\n",
+            "TLS-Required: No\n\r\n\r\n.\r\n",
+            "TLS-Required: \rNo\r\n\r\n.\r\n",
+            "TLS-Required: (No)\r\n\r\n.\r\n",
+            "TLS-Required:\r\n\r\n.\r\n",
+            "X-TLS-Required: No\r\n\r\n.\r\n",
+            " TLS-Required: No\r\n\r\n.\r\n",
+            "A: 1\r\n\r\nTLS-Required: No\r\n.\r\n",
+        ] {
+            assert!(!says(no), "{no:?}");
+        }
     }
 
     proptest! {
@@ -280,10 +416,10 @@ mod tests {
             let expected = fields(&body).filter(|field| field.is("received")).count() as u32;
             prop_assert_eq!(received_count(&body), expected, "{:?}", pieces.concat());
             let (one, two) = body.split_at(cut.index(body.len() + 1));
-            let mut counter = ReceivedCounter::new();
+            let mut counter = HeaderWatch::new();
             let open = counter.push(one);
             prop_assert_eq!(counter.push(two) && !open, false);
-            prop_assert_eq!(counter.count(), expected);
+            prop_assert_eq!(counter.received(), expected);
         }
     }
 }

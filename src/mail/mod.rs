@@ -1,8 +1,10 @@
 //! Layer 1: the message as data.
 
+pub mod chunks;
 pub mod date;
 mod encoding;
 pub mod headers;
 pub mod report;
 pub mod stuffing;
+pub mod submission;
 pub mod trace;

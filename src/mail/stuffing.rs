@@ -1,9 +1,15 @@
 //! Dot-stuffing (RFC 5321, 4.5.2): between the text of a message and the wire
 //! form in which it is stored and sent.
 //!
-//! The data path never calls this: it stores and sends what it received. Reports
-//! are made with it, returned headers are read with it, and so does whatever
-//! shows a stored message to a person.
+//! What comes and goes by DATA never passes here: it is stored and sent as it is.
+//! What comes in chunks (RFC 3030) is stuffed to be stored, and unstuffed to be
+//! sent in chunks. Reports are made with it, returned headers are read with it, and
+//! so does whatever shows a stored message to a person.
+//!
+//! The wire form needs a CRLF before the terminator. A body of lines that lacks its
+//! last one gets it. A binary body (`Terms::no_final_crlf`) is any octets: a CRLF is
+//! added to all of them, whatever they end with, and taken off by whoever wants the
+//! octets back ([`Unstuffer::exact`]).
 
 use memchr::memmem;
 
@@ -11,25 +17,83 @@ use memchr::memmem;
 /// not end in CRLF gets one: a terminator needs a line of its own.
 pub fn stuff(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len() + 8);
-    let mut rest = text;
-    while !rest.is_empty() {
-        if rest[0] == b'.' {
-            out.push(b'.');
+    let mut stuffer = Stuffer::new();
+    stuffer.push(text, out);
+    stuffer.finish(out);
+}
+
+/// Stuffs a body that comes in pieces.
+#[derive(Clone, Debug)]
+pub struct Stuffer {
+    at: Edge,
+}
+
+/// Where a body stands between two pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Edge {
+    LineStart,
+    Text,
+    Cr,
+}
+
+impl Stuffer {
+    /// At the start of a body.
+    pub fn new() -> Stuffer {
+        Stuffer { at: Edge::LineStart }
+    }
+
+    /// Appends the next piece to `out`, its dots stuffed. However a body is cut, what
+    /// is appended in all is the same.
+    pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        let mut rest = piece;
+        if self.at == Edge::Cr && rest.first() == Some(&b'\n') {
+            out.push(b'\n');
+            rest = &rest[1..];
+            self.at = Edge::LineStart;
         }
-        let len = memmem::find(rest, b"\r\n").map_or(rest.len(), |at| at + 2);
-        out.extend_from_slice(&rest[..len]);
-        rest = &rest[len..];
+        while !rest.is_empty() {
+            if self.at == Edge::LineStart && rest[0] == b'.' {
+                out.push(b'.');
+            }
+            let (len, at) = match memmem::find(rest, b"\r\n") {
+                Some(at) => (at + 2, Edge::LineStart),
+                None if rest.ends_with(b"\r") => (rest.len(), Edge::Cr),
+                None => (rest.len(), Edge::Text),
+            };
+            out.extend_from_slice(&rest[..len]);
+            rest = &rest[len..];
+            self.at = at;
+        }
     }
-    if !text.is_empty() && !text.ends_with(b"\r\n") {
-        out.extend_from_slice(b"\r\n");
+
+    /// Ends a body of lines: the CRLF that its last line may lack, and the
+    /// terminator.
+    pub fn finish(self, out: &mut Vec<u8>) {
+        if self.at != Edge::LineStart {
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b".\r\n");
     }
-    out.extend_from_slice(b".\r\n");
+
+    /// Ends a binary body: a CRLF that is none of it, and the terminator.
+    pub fn finish_binary(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\r\n.\r\n");
+    }
+}
+
+impl Default for Stuffer {
+    fn default() -> Stuffer {
+        Stuffer::new()
+    }
 }
 
 /// Undoes the stuffing of a body that comes in chunks.
 #[derive(Clone, Debug)]
 pub struct Unstuffer {
     at: At,
+    /// The CRLF before the terminator is none of the text: each CRLF is held back
+    /// until it is clear whether it is that one.
+    holds: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +105,28 @@ enum At {
     Dot,
     /// Behind such a dot and a CR, which is held back.
     DotCr,
+    /// Behind a CR that is held back.
+    HeldCr,
+    /// At the start of a line, with the CRLF before it held back.
+    HeldLine,
+    /// Behind a dot that begins such a line.
+    HeldDot,
+    /// Behind such a dot and a CR, both CRs and the LF held back.
+    HeldDotCr,
     /// Behind the terminator.
     Done,
 }
 
 impl Unstuffer {
-    /// At the start of a body.
+    /// At the start of a body of lines.
     pub fn new() -> Unstuffer {
-        Unstuffer { at: At::LineStart }
+        Unstuffer { at: At::LineStart, holds: false }
+    }
+
+    /// At the start of a body whose envelope says `no_final_crlf`: the octets that
+    /// were given to [`Stuffer`], and nothing else, come out.
+    pub fn exact(no_final_crlf: bool) -> Unstuffer {
+        Unstuffer { at: At::LineStart, holds: no_final_crlf }
     }
 
     /// True behind the terminator.
@@ -92,12 +170,24 @@ impl Unstuffer {
                 b""
             }
             (At::DotCr, _) => {
-                self.at = At::Cr;
-                b"\r"
+                self.at = if self.holds { At::HeldCr } else { At::Cr };
+                if self.holds { b"" } else { b"\r" }
             }
             (At::Cr, b'\n') => {
                 self.at = At::LineStart;
                 take(rest, 1)
+            }
+            (At::HeldCr | At::HeldLine | At::HeldDot | At::HeldDotCr, _) => self.held(rest),
+            _ if self.holds => {
+                let (len, at, skipped) = match memmem::find(rest, b"\r\n") {
+                    Some(found) => (found, At::HeldLine, 2),
+                    None if rest.ends_with(b"\r") => (rest.len() - 1, At::HeldCr, 1),
+                    None => (rest.len(), At::Text, 0),
+                };
+                self.at = at;
+                let text = take(rest, len);
+                *rest = &rest[skipped..];
+                text
             }
             _ => {
                 let (len, at) = match memmem::find(rest, b"\r\n") {
@@ -109,6 +199,33 @@ impl Unstuffer {
                 take(rest, len)
             }
         }
+    }
+
+    /// The next octet where something is held back: it either goes on towards the
+    /// terminator or sets free what is held.
+    fn held(&mut self, rest: &mut &[u8]) -> &'static [u8] {
+        let (at, freed): (At, &'static [u8]) = match (self.at, rest[0]) {
+            (At::HeldCr, b'\n') => (At::HeldLine, b""),
+            (At::HeldLine, b'.') => (At::HeldDot, b""),
+            (At::HeldDot, b'\r') => (At::HeldDotCr, b""),
+            (At::HeldDotCr, b'\n') => (At::Done, b""),
+            // What is set free ends before this octet, which is looked at again.
+            (At::HeldCr, _) => {
+                self.at = At::Text;
+                return b"\r";
+            }
+            (At::HeldLine | At::HeldDot, _) => {
+                self.at = At::Text;
+                return b"\r\n";
+            }
+            _ => {
+                self.at = At::HeldCr;
+                return b"\r\n";
+            }
+        };
+        self.at = at;
+        *rest = &rest[1..];
+        freed
     }
 }
 
@@ -160,6 +277,22 @@ mod tests {
         assert_eq!(unstuff(b"a\r\n.\r\r\n.\r\n"), b"a\r\n\r\r\n");
     }
 
+    #[test]
+    fn a_binary_body_gets_a_crlf_that_is_taken_off_again() {
+        for body in [&b""[..], b"\r\n", b"a", b"a\r\n", b"a\r", b".", b".\r\n.\r\n", b"\r\n.\r"] {
+            let mut wire = vec![];
+            let mut stuffer = Stuffer::new();
+            stuffer.push(body, &mut wire);
+            stuffer.finish_binary(&mut wire);
+            assert!(wire.ends_with(b"\r\n.\r\n"));
+            let mut text = vec![];
+            let mut unstuffer = Unstuffer::exact(true);
+            unstuffer.chunk(&wire).for_each(|piece| text.extend_from_slice(piece));
+            assert_eq!(text, body);
+            assert!(unstuffer.is_done());
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -179,6 +312,29 @@ mod tests {
                 unstuffer.chunk(chunk).for_each(|piece| cut.extend_from_slice(piece));
             }
             prop_assert_eq!(cut, text);
+            prop_assert!(unstuffer.is_done());
+        }
+
+        #[test]
+        fn binary_octets_survive_the_wire_however_they_are_cut(
+            pieces in proptest::collection::vec(prop_oneof![
+                Just("\r\n"), Just("."), Just("\r"), Just("\n"), Just("\r\n.\r\n"), Just("\0x"),
+            ], 0..24),
+            size in 1_usize..6,
+            other in 1_usize..6,
+        ) {
+            let body = pieces.concat().into_bytes();
+            let (mut wire, mut stuffer) = (vec![], Stuffer::new());
+            body.chunks(size).for_each(|piece| stuffer.push(piece, &mut wire));
+            stuffer.finish_binary(&mut wire);
+            let end = memmem::find(&wire, b"\r\n.\r\n").map(|at| at + 5);
+            prop_assert_eq!(end, Some(wire.len()));
+            prop_assert!(!wire.starts_with(b".\r\n"));
+            let (mut text, mut unstuffer) = (vec![], Unstuffer::exact(true));
+            for chunk in wire.chunks(other) {
+                unstuffer.chunk(chunk).for_each(|piece| text.extend_from_slice(piece));
+            }
+            prop_assert_eq!(text, body);
             prop_assert!(unstuffer.is_done());
         }
     }

@@ -1,5 +1,6 @@
 //! The `Received:` field that a relay puts in front of each message (RFC 5321,
-//! 4.4; the protocol names RFC 3848 and RFC 6531, 4.3).
+//! 4.4; the protocol names RFC 3848 and RFC 6531, 4.3; the words about TLS as other
+//! servers have them).
 //!
 //! Called by the queue's append through the receiving session, once a message,
 //! so it writes straight into the batch and allocates nothing.
@@ -21,6 +22,10 @@ pub struct Trace<'a> {
     pub by: &'a str,
     /// How the message came in.
     pub protocol: Protocol,
+    /// Version and cipher of TLS, with a space between, if it came over TLS.
+    pub secured: Option<&'a str>,
+    /// The client had authenticated.
+    pub authenticated: bool,
     /// The queue id, printed.
     pub id: &'a [u8],
     /// The recipient if there is one only: with several, a `for` would show
@@ -38,13 +43,22 @@ impl Trace<'_> {
         self.write_helo(out);
         out.extend_from_slice(if self.client.contains(':') { b" ([IPv6:" } else { b" ([" });
         out.extend_from_slice(self.client.as_bytes());
-        out.extend_from_slice(b"])\r\n\tby ");
+        out.extend_from_slice(b"])");
+        if let Some((version, cipher)) = self.secured.and_then(|words| words.split_once(' ')) {
+            for part in ["\r\n\t(using ", version, " with cipher ", cipher, ")"] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+        out.extend_from_slice(b"\r\n\tby ");
         out.extend_from_slice(self.by.as_bytes());
         out.extend_from_slice(b" (ringpost)");
-        let clauses = self.by.len() + self.protocol.keyword().len() + self.id.len();
+        let suffix = self.suffix();
+        let keyword = self.protocol.keyword();
+        let clauses = self.by.len() + keyword.len() + suffix.len() + self.id.len();
         let fits = clauses + b"\tby  (ringpost) with  id ;".len() <= limits::TEXT_LINE_ADVISED;
         out.extend_from_slice(if fits { b" with " } else { b"\r\n\twith " });
-        out.extend_from_slice(self.protocol.keyword().as_bytes());
+        out.extend_from_slice(keyword.as_bytes());
+        out.extend_from_slice(suffix.as_bytes());
         out.extend_from_slice(b" id ");
         out.extend_from_slice(self.id);
         if let Some(recipient) = self.shown_recipient() {
@@ -57,10 +71,22 @@ impl Trace<'_> {
         out.extend_from_slice(b"\r\n");
     }
 
+    /// What follows the name of the protocol (RFC 3848): `S` over TLS, `A` after
+    /// authentication. HELO has neither.
+    fn suffix(&self) -> &'static str {
+        match (self.secured.is_some(), self.authenticated) {
+            _ if self.protocol == Protocol::Smtp => "",
+            (true, true) => "SA",
+            (true, false) => "S",
+            (false, true) => "A",
+            (false, false) => "",
+        }
+    }
+
     /// The name the client gave, in the characters of a domain or an address
     /// literal; other octets become `?`.
     fn write_helo(&self, out: &mut Vec<u8>) {
-        let utf8 = self.protocol == Protocol::Utf8Smtp;
+        let utf8 = matches!(self.protocol, Protocol::Utf8Smtp | Protocol::Utf8Lmtp);
         let mut len = self.helo.len().min(limits::DOMAIN_MAX);
         while !self.helo.is_char_boundary(len) {
             len -= 1;
@@ -80,7 +106,7 @@ impl Trace<'_> {
     /// line, and ASCII unless the message is internationalised.
     fn shown_recipient(&self) -> Option<&str> {
         let shown = self.recipient?;
-        let utf8 = self.protocol == Protocol::Utf8Smtp;
+        let utf8 = matches!(self.protocol, Protocol::Utf8Smtp | Protocol::Utf8Lmtp);
         let fits = !shown.is_empty() && shown.len() <= limits::PATH_MAX;
         let printable = shown.bytes().all(|byte| match byte {
             b'<' | b'>' => false,
@@ -101,6 +127,8 @@ mod tests {
             client: "192.0.2.7",
             by: "relay1.example.com",
             protocol: Protocol::Esmtp,
+            secured: None,
+            authenticated: false,
             id: b"000000000000G00Z",
             recipient: Some("bob@example.org"),
             date: b"Tue, 24 Nov 2026 00:09:25 +0000",
@@ -126,6 +154,26 @@ mod tests {
         assert!(several.contains("([IPv6:2001:db8::1])"), "{several}");
         assert!(several.contains("id 000000000000G00Z;\r\n"), "{several}");
         assert!(!several.contains("for "), "{several}");
+    }
+
+    #[test]
+    fn says_how_the_connection_was_secured() {
+        let secured = Some("TLS1.3 TLS_AES_256_GCM_SHA384");
+        let text = written(Trace { secured, authenticated: true, ..plain() });
+        assert!(
+            text.starts_with(
+                "Received: from client.example.net ([192.0.2.7])\r\n\
+                 \t(using TLS1.3 with cipher TLS_AES_256_GCM_SHA384)\r\n\
+                 \tby relay1.example.com (ringpost) with ESMTPSA id "
+            ),
+            "{text}"
+        );
+        let protocol = Protocol::Utf8Smtp;
+        assert!(written(Trace { secured, protocol, ..plain() }).contains("with UTF8SMTPS id"));
+        let authenticated = true;
+        assert!(written(Trace { authenticated, ..plain() }).contains("with ESMTPA id"));
+        let helo = Trace { secured, protocol: Protocol::Smtp, ..plain() };
+        assert!(written(helo).contains("with SMTP id"), "there is no SMTPS");
     }
 
     #[test]

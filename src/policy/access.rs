@@ -2,7 +2,8 @@
 //!
 //! Called by the receiving session for every RCPT. Pure: rules, facts, verdict.
 //!
-//! A client in `access.relay_from` may send to everybody. A stranger may send
+//! A client in `access.relay_from` may send to everybody, and so may a user who
+//! has authenticated. A stranger may send
 //! to the domains in `access.relay_domains`, and to `postmaster` without a
 //! domain, which is a mailbox of this host (RFC 5321, 4.5.1). Everything else
 //! gets 550 5.7.1.
@@ -23,9 +24,15 @@ use crate::proto::smtp::server::Verdict;
 /// The part of the configuration that decides.
 pub type AccessRules = Access;
 
-/// Whether `client` may send to `recipient`.
-pub fn may_relay(rules: &AccessRules, client: IpAddr, recipient: &Address<'_>) -> Verdict {
-    if is_trusted(rules, client) {
+/// Whether `client` may send to `recipient`. Who has authenticated may send to
+/// everybody.
+pub fn may_relay(
+    rules: &AccessRules,
+    client: IpAddr,
+    is_user: bool,
+    recipient: &Address<'_>,
+) -> Verdict {
+    if is_user || is_trusted(rules, client) {
         return Verdict::Accept;
     }
     match recipient.domain() {
@@ -73,7 +80,7 @@ mod tests {
         let Ok((Path::Mailbox(address), b"")) = Path::parse(path.as_bytes()) else {
             panic!("{path:?} is no address");
         };
-        may_relay(&rules(), client.parse().unwrap(), &address)
+        may_relay(&rules(), client.parse().unwrap(), false, &address)
     }
 
     /// Spellings that have opened relays.
@@ -143,11 +150,22 @@ mod tests {
     }
 
     #[test]
+    fn users_reach_everybody_from_everywhere() {
+        let closed = Access { relay_from: Vec::new(), relay_domains: Vec::new() };
+        let client = STRANGER.parse().unwrap();
+        for text in ["u@other.example", "u@[198.51.100.9]", "u%other.example@example.org"] {
+            let address = Address::parse(text).unwrap();
+            assert_eq!(may_relay(&closed, client, true, &address), Verdict::Accept, "{text}");
+        }
+    }
+
+    #[test]
     fn no_rules_means_closed() {
         let closed = Access { relay_from: Vec::new(), relay_domains: Vec::new() };
         let address = Address::parse("u@example.org").unwrap();
         for client in ["127.0.0.1", "::1", STRANGER] {
-            assert_ne!(may_relay(&closed, client.parse().unwrap(), &address), Verdict::Accept);
+            let verdict = may_relay(&closed, client.parse().unwrap(), false, &address);
+            assert_ne!(verdict, Verdict::Accept);
         }
     }
 }

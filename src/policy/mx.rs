@@ -13,7 +13,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::site::{Hop, Host};
+use super::site::{Hop, Host, Way};
 use crate::base::limits::REPLY_TEXT_KEPT;
 use crate::base::{EnhancedCode, Reply};
 
@@ -110,7 +110,9 @@ pub fn literal(domain: &str, port: u16, allow_private: bool) -> Option<Verdict> 
         return Some(fail(550, EnhancedCode(5, 1, 2), text));
     };
     Some(match target(address, allow_private) {
-        Ok(()) => Verdict::Hops(vec![Hop { rank: 0, host: Host::Address(address), port }]),
+        Ok(()) => {
+            Verdict::Hops(vec![Hop { rank: 0, way: Way::Smtp, host: Host::Address(address), port }])
+        }
         Err(why) => fail(550, EnhancedCode(5, 4, 4), format!("{domain} is {why}")),
     })
 }
@@ -253,7 +255,7 @@ fn ranked(mut hosts: Vec<(u16, Box<str>)>, port: u16) -> Vec<Hop> {
             rank += 1;
         }
         last = Some(preference);
-        hops.push(Hop { rank, host, port });
+        hops.push(Hop { rank, way: Way::Smtp, host, port });
     }
     hops
 }

@@ -1,6 +1,5 @@
-//! When a deferred recipient is tried again, when its sender is told of the
-//! delay, and when it is given up (RFC 5321, section 4.5.4.1). Pure: the time
-//! and the jitter are arguments.
+//! When a deferred recipient is tried again, and when it is given up (RFC 5321,
+//! section 4.5.4.1). Pure: the time and the jitter are arguments.
 //!
 //! The waits are the operator's, `queue.retry`. A reply that says by its
 //! enhanced code (RFC 3463) what is the matter may lengthen or shorten a wait
@@ -11,6 +10,7 @@ use std::time::Duration;
 
 use crate::base::{EnhancedCode, Reply, UnixMillis};
 use crate::config::Queue;
+use crate::policy::times::Times;
 
 /// What follows a deferral.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,21 +28,20 @@ const MINUTE: u64 = 60;
 const GREYLISTED_MAX: u16 = 3;
 
 /// What follows attempt number `attempts` (the first is 1) at `now`, of a
-/// message that arrived at `arrival`, that ended in `reply`.
+/// message with these times, that ended in `reply`.
 ///
 /// `jitter` is any number, from which up to an eighth more or less is made, so
 /// that what failed together is not retried together. The last attempt falls on
 /// the moment of expiry.
 pub fn after_deferral(
     queue: &Queue,
-    arrival: UnixMillis,
+    times: &Times,
     now: UnixMillis,
     attempts: u16,
     reply: &Reply,
     jitter: u64,
 ) -> Next {
-    let end = arrival.plus(queue.expire);
-    if now >= end {
+    if now >= times.until {
         return Next::Expired;
     }
     let (at_least, at_most) = pace(reply, attempts);
@@ -52,7 +51,7 @@ pub fn after_deferral(
     let spread_ms = wait_ms / u64::from(JITTER_DIVISOR);
     let shift_ms = jitter % (2 * spread_ms + 1);
     let wait = Duration::from_millis(wait_ms - spread_ms + shift_ms);
-    Next::At(now.plus(wait).min(end))
+    Next::At(times.within(now.plus(wait), now))
 }
 
 /// The least and the most that makes sense to wait after attempt number
@@ -102,21 +101,6 @@ pub fn sane(next: UnixMillis, now: UnixMillis, queue: &Queue) -> UnixMillis {
     next.min(now.plus(longest + longest / JITTER_DIVISOR))
 }
 
-/// Whether the sender is to be told at `now` that a message is delayed: it has
-/// come to the age for it (`queue.delay_notice`), and nothing was recorded for
-/// the recipient since then. `last_at` is when an attempt for it was recorded
-/// last, before this one.
-pub fn notice_due(
-    queue: &Queue,
-    arrival: UnixMillis,
-    now: UnixMillis,
-    last_at: Option<UnixMillis>,
-) -> bool {
-    let Some(age) = queue.delay_notice else { return false };
-    let moment = arrival.plus(age);
-    now >= moment && last_at.is_none_or(|last| last < moment)
-}
-
 /// Where a recipient stands in the schedule; printed like `retry 3 of 7, then
 /// every 4h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +138,7 @@ impl fmt::Display for Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Envelope;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -170,9 +155,14 @@ mod tests {
         reply(451, EnhancedCode(4, 3, 2), "busy")
     }
 
+    fn times(queue: &Queue, arrival: UnixMillis) -> Times {
+        Times::new(queue, &Envelope { arrival_ms: arrival.0, ..Envelope::default() })
+    }
+
     fn next(arrival: u64, now: u64, attempts: u16, jitter: u64) -> Next {
         let (arrival, now) = (UnixMillis(arrival * 1000), UnixMillis(now * 1000));
-        after_deferral(&queue(&[60, 300]), arrival, now, attempts, &busy(), jitter)
+        let queue = queue(&[60, 300]);
+        after_deferral(&queue, &times(&queue, arrival), now, attempts, &busy(), jitter)
     }
 
     #[test]
@@ -202,11 +192,12 @@ mod tests {
     /// arrived, with the same reply each time and jitter of `jitter`.
     fn attempts(queue: &Queue, reply: &Reply, mut jitter: impl FnMut() -> u64) -> Vec<u64> {
         let arrival = UnixMillis(1_700_000_000_000);
+        let all = self::times(queue, arrival);
         let (mut now, mut times) = (arrival, Vec::new());
         loop {
             times.push(now.since(arrival).as_secs());
             let count = u16::try_from(times.len()).unwrap();
-            match after_deferral(queue, arrival, now, count, reply, jitter()) {
+            match after_deferral(queue, &all, now, count, reply, jitter()) {
                 Next::At(next) => {
                     assert!(next > now && sane(next, now, queue) == next);
                     now = next;
@@ -234,11 +225,12 @@ mod tests {
             assert!(is_last || (least..=most).contains(&(pair[1] - pair[0])), "{pair:?}");
         }
         // One notice in all that time, with the first attempt past four hours.
+        let all = self::times(&queue, UnixMillis(0));
         let notices: Vec<u64> = (0..times.len())
             .filter(|&index| {
                 let at = |secs: u64| UnixMillis(secs * 1000);
                 let last = index.checked_sub(1).map(|last| at(times[last]));
-                notice_due(&queue, UnixMillis(0), at(times[index]), last)
+                all.notice_due(at(times[index]), last)
             })
             .map(|index| times[index])
             .collect();
@@ -298,19 +290,6 @@ mod tests {
         }
         assert_eq!(sane(UnixMillis(u64::MAX), now, &queue), now.plus(longest));
         assert_eq!(sane(UnixMillis(5), now, &queue), UnixMillis(5), "what is due is due");
-    }
-
-    #[test]
-    fn a_delay_is_told_once() {
-        let hours = |count: u64| UnixMillis(count * 3_600_000);
-        let queue = Queue::default();
-        let due = |now, last| notice_due(&queue, hours(1), now, last);
-        assert!(!due(hours(4), Some(hours(3))));
-        assert!(due(hours(5), Some(hours(3))) && due(hours(50), None));
-        assert!(due(hours(5), Some(UnixMillis(hours(5).0 - 1))));
-        assert!(!due(hours(6), Some(hours(5))), "the attempt at five hours has told it");
-        let off = Queue { delay_notice: None, ..Queue::default() };
-        assert!(!notice_due(&off, hours(0), hours(100), None));
     }
 
     #[test]

@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 
-pub use super::site::{Hop, Host, Rate, Set, SetBy, Site, SiteLimits};
+pub use super::site::{Hop, Host, Rate, Set, SetBy, Site, SiteLimits, Way};
 use super::tables::Tables;
-use crate::config::{Config, DomainPattern, HostPort, NextHop};
+use crate::config::{Config, DomainPattern, HostPort, NextHop, Route, Tls};
 
 /// What the routes say about a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Destination<'a> {
 pub struct Routes {
     rules: Vec<(DomainPattern, Rule)>,
     tables: Tables,
+    /// Whether TLS is used where no route says.
+    tls: Tls,
     hostname: String,
 }
 
@@ -37,7 +39,8 @@ enum Rule {
     /// A site, and those of narrower classes of domains that the `[[site]]`
     /// tables tell apart, the narrowest first.
     Sites(Arc<Site>, Vec<(DomainPattern, Arc<Site>)>),
-    Mx,
+    /// By the records of DNS, with TLS as is said here.
+    Mx(Tls),
     Discard,
     Reject,
 }
@@ -50,16 +53,15 @@ impl Routes {
         let mut known: Vec<Arc<Site>> = Vec::new();
         let rules = config.routes.iter().map(|route| {
             let rule = match &route.next_hop {
-                NextHop::Hosts(hosts) => {
-                    static_rule(&route.domain, hosts, config.delivery.port, &tables, &mut known)
-                }
-                NextHop::Mx => Rule::Mx,
+                NextHop::Hosts(hosts) => static_rule(config, route, hosts, &tables, &mut known),
+                NextHop::Mx => Rule::Mx(route.tls.unwrap_or(config.delivery.tls)),
                 NextHop::Discard => Rule::Discard,
                 NextHop::Reject => Rule::Reject,
             };
             (route.domain.clone(), rule)
         });
-        Routes { rules: rules.collect(), tables, hostname: config.hostname.clone() }
+        let rules = rules.collect();
+        Routes { rules, tables, tls: config.delivery.tls, hostname: config.hostname.clone() }
     }
 
     /// What the first route that matches `domain` says.
@@ -70,7 +72,7 @@ impl Routes {
                 let narrower = split.iter().find(|(class, _)| class.matches(domain));
                 Destination::Site(narrower.map_or(site, |(_, site)| site))
             }
-            Rule::Mx => Destination::Mx,
+            Rule::Mx(_) => Destination::Mx,
             Rule::Discard => Destination::Discard,
             Rule::Reject => Destination::Reject,
         }
@@ -112,7 +114,11 @@ impl Routes {
         hops.sort_by(|a, b| (a.rank, &a.host).cmp(&(b.rank, &b.host)));
         let (limits, suffix) = self.tables.limits(self.tables.class(domain), &hops);
         let hosts: Vec<String> = hops.iter().map(|hop| hop.host.to_string()).collect();
-        Site::new(hosts.join(",") + &suffix, hops, limits, false)
+        let tls = match self.rule(domain).map(|index| &self.rules[index].1) {
+            Some(Rule::Mx(tls)) => *tls,
+            _ => self.tls,
+        };
+        Site::new(false, hosts.join(",") + &suffix, hops, limits, tls, None)
     }
 
     /// The limits of a site that was made by other rules than these. Where these
@@ -131,28 +137,34 @@ impl Routes {
     }
 }
 
-/// The sites that a route to `hosts` for domains of `pattern` leads to. `known`
-/// has the sites so far, which are shared.
+/// The sites that a `route` to `hosts` leads to. `known` has the sites so far,
+/// which are shared.
 fn static_rule(
-    pattern: &DomainPattern,
+    config: &Config,
+    route: &Route,
     hosts: &[HostPort],
-    port: u16,
     tables: &Tables,
     known: &mut Vec<Arc<Site>>,
 ) -> Rule {
+    let pattern = &route.domain;
+    let port = |hop: &HostPort| match hop.host {
+        Host::Socket(_) => 0,
+        _ => hop.port.or(hop.way.port()).unwrap_or(config.delivery.port),
+    };
     let hops = hosts.iter().enumerate().map(|(rank, hop)| Hop {
         rank: u16::try_from(rank).unwrap_or(u16::MAX),
+        way: hop.way,
         host: hop.host.clone(),
-        port: hop.port.unwrap_or(port),
+        port: port(hop),
     });
     let hops: Vec<Hop> = hops.collect();
-    let names: Vec<String> = hops
-        .iter()
-        .map(|hop| HostPort { host: hop.host.clone(), port: Some(hop.port) }.to_string())
-        .collect();
+    let names: Vec<String> = hops.iter().map(|hop| hop.written().to_string()).collect();
+    let tls = route.tls.unwrap_or(config.delivery.tls);
+    let login = route.login.clone().map(Arc::new);
     let mut site = |class: Option<&DomainPattern>| {
         let (limits, suffix) = tables.limits(class, &hops);
-        let site = Site::new(names.join(",") + &suffix, hops.clone(), limits, true);
+        let name = names.join(",") + &suffix;
+        let site = Site::new(true, name, hops.clone(), limits, tls, login.clone());
         if let Some(known) = known.iter().find(|known| ***known == site) {
             return Arc::clone(known);
         }

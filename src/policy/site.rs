@@ -4,9 +4,10 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use crate::base::checksum::crc32c;
-pub use crate::config::{Host, Rate};
+pub use crate::config::{Host, HostPort, Login, Rate, Tls, Way};
 
 /// One host of a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,16 +15,27 @@ pub struct Hop {
     /// Hosts of rank 0 are tried first; those of equal rank in random order.
     /// There is a host of every rank up to the last.
     pub rank: u16,
+    /// What is spoken to it.
+    pub way: Way,
     /// The host.
     pub host: Host,
-    /// The port; never 0.
+    /// The port; 0 for a socket of this machine only.
     pub port: u16,
+}
+
+impl Hop {
+    /// As a configuration names it.
+    pub fn written(&self) -> HostPort {
+        let port = (self.port != 0).then_some(self.port);
+        HostPort { way: self.way, host: self.host.clone(), port }
+    }
 }
 
 /// A destination: hosts in order of preference, and limits. Domains whose mail
 /// goes to the same hosts within the same limits share one.
 ///
-/// Sites are equal when their names and hosts are. Their limits follow from the
+/// Sites are equal when their names and hosts are, and how they are
+/// dealt with. Their limits follow from the
 /// configuration, so a reload may give an equal site other limits.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -38,16 +50,27 @@ pub struct Site {
     pub hops: Box<[Hop]>,
     /// How much at a time.
     pub limits: SiteLimits,
+    /// Whether TLS is used towards them.
+    pub tls: Tls,
+    /// Who the server is towards them, if it has to say so.
+    pub login: Option<Arc<Login>>,
     /// True when a route names the hosts: the operator's own choice, which may be
     /// in private space.
     pub is_static: bool,
 }
 
 impl Site {
-    pub(super) fn new(name: String, hops: Vec<Hop>, limits: SiteLimits, is_static: bool) -> Self {
+    pub(super) fn new(
+        is_static: bool,
+        name: String,
+        hops: Vec<Hop>,
+        limits: SiteLimits,
+        tls: Tls,
+        login: Option<Arc<Login>>,
+    ) -> Self {
         assert!(!hops.is_empty(), "a site has a host");
         let hash = crc32c(0, name.as_bytes());
-        Site { name: name.into(), hash, hops: hops.into(), limits, is_static }
+        Site { name: name.into(), hash, hops: hops.into(), limits, tls, login, is_static }
     }
 
     /// Its name, or only the first host of many.
@@ -63,7 +86,10 @@ impl Site {
 
 impl PartialEq for Site {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.name == other.name && self.hops == other.hops
+        self.hash == other.hash
+            && self.name == other.name
+            && self.hops == other.hops
+            && (self.tls, &self.login) == (other.tls, &other.login)
     }
 }
 

@@ -99,7 +99,7 @@ impl Table {
     fn matches_host(&self, hops: &[Hop]) -> bool {
         let matches = |hop: &Hop| match &hop.host {
             Host::Name(name) => self.rules.mx.iter().any(|pattern| pattern.matches(name)),
-            Host::Address(_) => false,
+            Host::Address(_) | Host::Socket(_) => false,
         };
         hops.iter().any(matches)
     }

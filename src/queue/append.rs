@@ -3,7 +3,7 @@
 
 use super::batch::Commit;
 use super::error::QueueError;
-use super::fact::{First, Ruling, What};
+use super::fact::{First, Ruling, Timing, What};
 use super::format::{Kind, META_MAX};
 use super::index::{Entry, Status};
 use super::record::{self, EnvelopeFacts};
@@ -55,6 +55,7 @@ impl<S: Store> Queue<S> {
         let commit = state.commit();
         let first = facts.first(meta, part);
         state.note(place, What::Message(first));
+        state.note_timing(place, record::NOWHERE, facts.timing);
         state.index.insert(place, Entry::new(first, Status::Out, 0));
         state.mail_came(meta + part);
         self.0.urge();
@@ -156,7 +157,9 @@ pub(super) fn take_envelope<F: StoreFile>(
         let bytes = state.scratch.len() as u64;
         return Err(QueueError::TooLarge { bytes, limit: META_MAX as u64 });
     }
-    Ok(EnvelopeFacts { recipients: recipients as u16, arrival_ms: envelope.arrival_ms })
+    let timing = envelope.terms.as_deref().map_or_else(Timing::default, Timing::from);
+    let recipients = recipients as u16;
+    Ok(EnvelopeFacts { recipients, arrival_ms: envelope.arrival_ms, timing })
 }
 
 /// Lets the caller write what goes before the body.

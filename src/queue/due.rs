@@ -1,6 +1,6 @@
 //! The schedule as the relay uses it: what is due, what goes back untried, what
 //! waits for its destination. None of this is recorded: a restart makes
-//! everything due that was not deferred.
+//! everything due that was not deferred, or that its sender does not want kept.
 
 use smallvec::SmallVec;
 
@@ -41,14 +41,23 @@ impl<S: Store> Queue<S> {
         self.0.state.borrow_mut().index.unpark(message, recipients)
     }
 
-    /// Brings everything that would come up later than `latest` forward to it,
-    /// after the clock has jumped back. Says how many messages that were.
+    /// Brings what would come up later than `latest` forward to it, after the clock
+    /// has jumped back, unless its sender wants it so. Says how many messages that
+    /// were.
     pub fn bring_within(&self, latest: UnixMillis) -> usize {
         self.0.state.borrow_mut().index.bring_within(latest)
     }
 
-    /// The senders of these recipients need no notice of the delay (any more).
-    pub fn set_noticed(&self, id: QueueId, recipients: &[u16]) {
-        self.0.state.borrow_mut().index.set_noticed(id.place, recipients);
+    /// `moments` of those at which the senders of these recipients are to be told of
+    /// the delay are dealt with.
+    pub fn set_noticed(&self, id: QueueId, recipients: &[u16], moments: u8) {
+        self.0.state.borrow_mut().index.set_noticed(id.place, recipients, moments);
+    }
+
+    /// Marks the recipients of a new message as due at `until`, and not before
+    /// unless an operator wants it: its sender has said so. This outlasts the
+    /// process, since the envelope says the same.
+    pub fn postpone(&self, id: QueueId, until: UnixMillis) {
+        self.0.state.borrow_mut().index.postpone(id.place, until.0);
     }
 }

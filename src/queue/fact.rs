@@ -5,7 +5,8 @@
 
 #![allow(missing_docs, reason = "rkyv makes a struct of each variant of an enum")]
 
-use super::record::{Extent, Known, OrderKind, Payload};
+use super::record::{EnvelopeFacts, Extent, Known, NOWHERE, OrderKind, Payload};
+use crate::base::terms::{ArchivedTerms, Terms};
 use crate::base::{Outcome, Place};
 
 /// One fact, and the offset of the record that states it.
@@ -28,6 +29,39 @@ pub struct First {
     pub recipients: u16,
     /// When the message was accepted, in milliseconds since 1970.
     pub arrival_ms: u64,
+}
+
+/// What the terms of a message say about when it is tried. Nearly always nothing:
+/// the default.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+pub struct Timing {
+    /// Its sender wants it kept until then, in milliseconds since 1970; 0 if not.
+    pub hold_until_ms: u64,
+    /// `Terms::priority`.
+    pub priority: i8,
+}
+
+impl Timing {
+    /// True when it says nothing.
+    pub fn is_usual(&self) -> bool {
+        *self == Timing::default()
+    }
+}
+
+impl From<&Terms> for Timing {
+    fn from(terms: &Terms) -> Self {
+        let hold_until_ms = terms.kept_until().map_or(0, |at| at.0);
+        Timing { hold_until_ms, priority: terms.priority }
+    }
+}
+
+impl From<&ArchivedTerms> for Timing {
+    fn from(terms: &ArchivedTerms) -> Self {
+        let hold_until_ms = terms.kept_until().map_or(0, |at| at.0);
+        Timing { hold_until_ms, priority: terms.priority }
+    }
 }
 
 /// What became of a recipient.
@@ -165,16 +199,32 @@ pub enum What {
     Order(Box<Ordered>),
     /// The segments in use when this one was begun.
     Roster(Box<Vec<u32>>),
+    /// What the terms of a message say; behind its first record, or the one that
+    /// it has moved to, if they say something.
+    Timing {
+        /// The message; [`NOWHERE`] for the one whose first record lies here.
+        message: Place,
+        /// What they say.
+        timing: Timing,
+    },
 }
+
+// Facts of earlier versions have this layout: another size would be another one.
+const _: () = assert!(size_of::<ArchivedFact>() == 26);
 
 /// Adds what a record at offset `at`, whose payload is `payload`, says. `meta`
 /// and `extent` are of its header.
 pub fn push_facts(facts: &mut Vec<Fact>, at: u32, meta: u32, extent: u32, payload: &Payload<'_>) {
-    let first = |facts: &super::record::EnvelopeFacts, part: &[u8]| First {
+    let first = |facts: &EnvelopeFacts, part: &[u8]| First {
         meta,
         part: part.len() as u32,
         recipients: facts.recipients,
         arrival_ms: facts.arrival_ms,
+    };
+    let timed = match payload {
+        Payload::Message { facts, .. } | Payload::Head { facts, .. } => (NOWHERE, facts.timing),
+        Payload::Moved { moved, facts, .. } => (moved.id, facts.timing),
+        _ => Default::default(),
     };
     let what = match payload {
         Payload::Pad | Payload::Mark(_) => return,
@@ -211,6 +261,10 @@ pub fn push_facts(facts: &mut Vec<Fact>, at: u32, meta: u32, extent: u32, payloa
         Payload::Roster(segments) => What::Roster(Box::new(segments.clone())),
     };
     facts.push(Fact { at, what });
+    let (message, timing) = timed;
+    if !timing.is_usual() {
+        facts.push(Fact { at, what: What::Timing { message, timing } });
+    }
 }
 
 impl From<&super::record::Survivors> for Surviving {

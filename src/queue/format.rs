@@ -20,7 +20,7 @@ use crate::io::store::BLOCK;
 /// First bytes of a segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"RINGPOST";
 /// Version of the format written.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 /// Oldest version that is read.
 pub const FORMAT_OLDEST: u32 = 1;
 /// Where the first record of a segment lies.

@@ -1,7 +1,8 @@
 //! What operators may do to queued messages: hold, release, try now, drop. Each
 //! is for some of a message's recipients. Holds, releases and drops are records
 //! of the log, so that they outlast the process; trying now is a change of the
-//! schedule only.
+//! schedule only, unless the sender wanted the message kept: then it is a release
+//! too.
 
 use super::Queue;
 use super::batch::Commit;
@@ -19,10 +20,10 @@ use crate::io::store::Store;
 pub enum Action {
     /// No attempts until released.
     Hold,
-    /// End a hold; the next attempt is due at once.
+    /// End a hold, an operator's or the sender's; the next attempt is due at once.
     Release,
-    /// The next attempt is due at once. Does nothing to what is held or under
-    /// way.
+    /// The next attempt is due at once, whatever the sender wanted. Does nothing to
+    /// what an operator holds or what is under way.
     Retry,
     /// Give up without a report; what is under way may still be delivered.
     Drop,
@@ -73,9 +74,14 @@ impl<S: Store> Queue<S> {
         }
         match action {
             Action::Retry => {
-                let mut state = self.0.state.borrow_mut();
-                state.index.bring_forward(id.place, &concerned, now);
-                Ok(carried(Commit::resolved(), Vec::new()))
+                let postponed = self.concerned(id, Action::Release, &concerned)?;
+                let commit = match postponed.is_empty() {
+                    true => Commit::resolved(),
+                    // Else it would be kept again after a restart.
+                    false => self.record_order(id, OrderKind::Release, &postponed, by, now)?,
+                };
+                self.0.state.borrow_mut().index.bring_forward(id.place, &concerned, now);
+                Ok(carried(commit, Vec::new()))
             }
             Action::Drop => {
                 let outcomes = self.dropped(id, &concerned, by, now);
@@ -110,7 +116,7 @@ impl<S: Store> Queue<S> {
                 Action::Hold => {
                     matches!(state.status, Status::Pending | Status::Waiting | Status::Out)
                 }
-                Action::Release => state.status.is_held(),
+                Action::Release => state.status.is_held() || state.postponed,
                 Action::Retry => matches!(state.status, Status::Pending | Status::Waiting),
                 Action::Drop => state.status != Status::Done,
             })

@@ -9,7 +9,7 @@ use super::PREFIX_MAX;
 use super::batch::{BATCH_PREFIX, Batch, Commit, Ticket};
 use super::checkpoint::Draft;
 use super::error::QueueError;
-use super::fact::{Fact, What};
+use super::fact::{Fact, Timing, What};
 use super::format::{DATA_START, Kind, RECORD_HEADER, Seal, aligned};
 use super::index::Index;
 use super::options::{QueueCounters, QueueOptions, SegmentStats};
@@ -322,6 +322,14 @@ impl<F: StoreFile> State<F> {
     pub(super) fn note(&mut self, place: Place, what: What) {
         debug_assert_eq!(place.segment, self.tail.segment, "records go to the last segment");
         self.facts.push(Fact { at: place.offset, what });
+    }
+
+    /// Keeps what the terms of a message say for the checkpoint too, if they say
+    /// something. `message` is as in [`What::Timing`].
+    pub(super) fn note_timing(&mut self, place: Place, message: Place, timing: Timing) {
+        if !timing.is_usual() {
+            self.note(place, What::Timing { message, timing });
+        }
     }
 
     /// New mail lets cleaning keep up with it.

@@ -75,6 +75,7 @@ impl Parts {
         state.count(meta + part);
         let first = facts.first(meta, part);
         state.note(head, What::Head(first));
+        state.note_timing(head, record::NOWHERE, facts.timing);
         let mut pins = Pins::default();
         pins.add(&mut state.index, head, meta + part);
         Ok(Parts { head, first, extents: Vec::new(), size: part as u64, pins })

@@ -10,6 +10,7 @@ mod prepare;
 mod random;
 mod running;
 mod starting;
+mod terms;
 
 use std::cell::RefCell;
 use std::future::Future;

@@ -42,8 +42,11 @@ pub struct PendingRecipient {
     pub out: bool,
     /// Due, and waits for its destination.
     pub waiting: bool,
-    /// Its sender needs no notice of the delay (any more).
-    pub noticed: bool,
+    /// How many of the moments at which its sender is to be told of the delay are
+    /// dealt with.
+    pub noticed: u8,
+    /// Its sender wants it kept until `next_attempt`.
+    pub postponed: bool,
     /// Held back by an operator.
     pub held: bool,
 }
@@ -115,6 +118,7 @@ impl<S: Store> Queue<S> {
                     out: recipient.status.is_out(),
                     waiting: recipient.status == Status::Waiting,
                     noticed: recipient.noticed,
+                    postponed: recipient.postponed,
                     held: recipient.status.is_held(),
                 })
                 .collect(),

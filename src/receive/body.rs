@@ -1,5 +1,5 @@
 //! Taking the body of a message: from the 354 to the verdict that the engine
-//! answers with.
+//! answers with. What comes by BDAT is stored by it too (`chunks`).
 //!
 //! The bytes are scanned as they arrive, in the session's own buffer. A body
 //! that fits it is appended to the log in one record; a longer one streams to
@@ -12,17 +12,19 @@
 use std::time::Instant;
 
 use crate::base::limits::RECEIVED_MAX;
-use crate::base::{EnhancedCode, Envelope, Protocol, QueueId, Reply};
+use crate::base::{EnhancedCode, Envelope, Protocol, QueueId, Reply, UnixMillis};
 use crate::io::clock;
 use crate::io::store::Store;
 use crate::mail::date;
-use crate::mail::headers::ReceivedCounter;
+use crate::mail::headers::HeaderWatch;
 use crate::mail::trace::Trace;
+use crate::policy::abuse::Pace;
 use crate::proto::scan::{Scan, Scanner};
 use crate::proto::smtp::server::{BodyVerdict, Server};
 use crate::queue::{QueueError, StreamedAppend};
 
 use super::hooks::{Accepted, Hooks, Refused};
+use super::passage::Passage;
 use super::session::Session;
 
 /// A body past `limits.message_size` is read on, to be refused at its end; the
@@ -43,29 +45,31 @@ enum Stored<S: Store> {
 }
 
 /// A body being taken.
-struct Intake<S: Store> {
-    scanner: Scanner,
-    received: ReceivedCounter,
+pub(super) struct Intake<S: Store> {
+    pub(super) scanner: Scanner,
+    pub(super) headers: HeaderWatch,
     stored: Stored<S>,
     envelope: Envelope,
     protocol: Protocol,
     trace: Vec<u8>,
+    passage: Passage,
+    /// Most octets that the scanner may count.
+    size_max: u64,
+    /// Lines may end in any way.
+    binary: bool,
 }
 
 impl<S: Store, H: Hooks> Session<S, H> {
     /// Reads the body that follows the 354 and stores it.
     pub(super) async fn take_body(&mut self, server: &mut Server) -> Result<BodyVerdict, Lost> {
         let protocol = server.protocol();
-        let mut intake = Intake {
-            scanner: Scanner::new(),
-            received: ReceivedCounter::new(),
-            stored: Stored::Buffered,
-            envelope: self.envelope(server),
-            protocol,
-            trace: Vec::new(),
-        };
+        let size_max = self.shard.config().limits.message_size;
+        let envelope = self.envelope(server);
+        let passage = self.passage(&envelope);
+        let mut intake = Intake::new(envelope, passage, protocol, size_max);
         self.buffer.want_large();
         let mut scanned = 0;
+        let mut pace = Pace::default();
         loop {
             let filled = self.buffer.filled();
             match intake.scanner.scan(&filled[scanned..]) {
@@ -78,46 +82,45 @@ impl<S: Store, H: Hooks> Session<S, H> {
                     if let Some(verdict) = self.out_of_patience(&intake) {
                         return Ok(verdict);
                     }
-                    self.spill(&mut intake, scanned).await;
+                    self.guard.disarm();
+                    intake.headers.push(&self.buffer.filled()[..scanned]);
+                    self.spill(&mut intake, &self.buffer.filled()[..scanned]).await;
+                    self.buffer.consume(scanned);
                     scanned = 0;
                 }
             }
-            self.read(self.shard.config().limits.data_timeout).await?;
+            self.read_body(&mut pace).await?;
         }
     }
 
     /// Ends the session of a client that sends far more than it may: the end of
     /// its message may never come.
     fn out_of_patience(&self, intake: &Intake<S>) -> Option<BodyVerdict> {
-        let limit = self.shard.config().limits.message_size;
-        let reply = intake.fault(limit)?;
-        (intake.scanner.size() > limit.saturating_mul(PATIENCE)).then(|| {
+        let reply = intake.fault()?;
+        (intake.scanner.size() > intake.size_max.saturating_mul(PATIENCE)).then(|| {
             self.refuse(intake, &reply);
             BodyVerdict::Close(reply)
         })
     }
 
-    /// Empties the full buffer into the log, or drops what will be refused.
-    async fn spill(&mut self, intake: &mut Intake<S>, len: usize) {
-        let limit = self.shard.config().limits.message_size;
-        if let Some(reply) = intake.fault(limit) {
+    /// Takes the next part of a long body to the log, or drops what will be refused.
+    pub(super) async fn spill(&self, intake: &mut Intake<S>, part: &[u8]) {
+        if let Some(reply) = intake.fault() {
             intake.stored = Stored::Refused(reply);
         }
-        intake.received.push(&self.buffer.filled()[..len]);
         if matches!(intake.stored, Stored::Buffered) {
             intake.stored = self.begin_stream(intake);
         }
         if let Stored::Streaming(stream) = &mut intake.stored {
-            self.guard.disarm();
-            if let Err(error) = stream.push(&self.buffer.filled()[..len]).await {
+            let part = intake.passage.pass(part);
+            if let Err(error) = stream.push(part).await {
                 intake.stored = Stored::Refused(storage_reply(&error));
             }
         }
-        self.buffer.consume(len);
     }
 
     fn begin_stream(&self, intake: &mut Intake<S>) -> Stored<S> {
-        intake.envelope.arrival_ms = self.shard.hooks.now().0;
+        intake.seal(self.shard.hooks.now());
         let (envelope, protocol) = (&intake.envelope, intake.protocol);
         let trace = &mut intake.trace;
         let begun = self.shard.queue.stream(envelope, |id, out| {
@@ -134,8 +137,9 @@ impl<S: Store, H: Hooks> Session<S, H> {
     async fn conclude(&mut self, mut intake: Intake<S>, len: usize) -> BodyVerdict {
         let ended = clock::monotonic();
         self.guard.disarm();
-        intake.received.push(&self.buffer.filled()[..len]);
-        let verdict = match self.store(&mut intake, len, ended).await {
+        let body = &self.buffer.filled()[..len];
+        intake.headers.push(body);
+        let verdict = match self.store(&mut intake, body, ended).await {
             Ok(id) => BodyVerdict::Queued(id),
             Err(reply) => {
                 self.refuse(&intake, &reply);
@@ -147,7 +151,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
     }
 
     /// Counts and logs a message that is not taken.
-    fn refuse(&self, intake: &Intake<S>, reply: &Reply) {
+    pub(super) fn refuse(&self, intake: &Intake<S>, reply: &Reply) {
         let mut counters = self.shard.counters.borrow_mut();
         if reply.is_permanent() {
             counters.messages_refused += 1;
@@ -164,22 +168,25 @@ impl<S: Store, H: Hooks> Session<S, H> {
         });
     }
 
-    /// Appends and waits for the commit; the shard then takes the message over.
-    async fn store(
-        &mut self,
+    /// Appends the body, or what is left of it, and waits for the commit; the shard
+    /// then takes the message over.
+    pub(super) async fn store(
+        &self,
         intake: &mut Intake<S>,
-        len: usize,
+        body: &[u8],
         ended: Instant,
     ) -> Result<QueueId, Reply> {
-        if let Some(reply) = intake.fault(self.shard.config().limits.message_size) {
+        if let Some(reply) = intake.fault() {
             return Err(reply);
         }
         let stored = std::mem::replace(&mut intake.stored, Stored::Buffered);
+        let mut passage = std::mem::take(&mut intake.passage);
+        let (end, size) = passage.end(body, intake.scanner.size());
         let (id, commit, body) = match stored {
             Stored::Refused(reply) => return Err(reply),
-            Stored::Buffered => (self.append(intake, len).await?, None, Some(len)),
+            Stored::Buffered => (self.append(intake, end).await?, None, Some(end)),
             Stored::Streaming(stream) => {
-                let id = self.close_stream(*stream, len).await?;
+                let id = self.close_stream(*stream, end).await?;
                 let state = self.shard.queue.message(id);
                 (id, state.and_then(|state| state.at.commit), None)
             }
@@ -190,21 +197,25 @@ impl<S: Store, H: Hooks> Session<S, H> {
             id,
             envelope: std::mem::take(&mut intake.envelope),
             trace: &intake.trace,
-            body: body.map(|len| &self.buffer.filled()[..len]),
+            body,
             commit,
-            size: intake.scanner.size(),
+            size,
             took,
+            forwarded: self.forwarded(),
         });
         Ok(id)
     }
 
     /// Writes the `Received:` field of a message (RFC 5321, 4.4).
     fn write_trace(&self, envelope: &Envelope, protocol: Protocol, id: QueueId, out: &mut Vec<u8>) {
+        let terms = envelope.terms.as_deref();
         let trace = Trace {
             helo: &envelope.helo,
             client: &envelope.client,
             by: &self.shard.config().hostname,
             protocol,
+            secured: terms.and_then(|terms| terms.secured.as_deref()),
+            authenticated: terms.is_some_and(|terms| terms.user.is_some()),
             id: &id.encode(),
             recipient: match envelope.recipients.as_slice() {
                 [only] => Some(only),
@@ -215,12 +226,11 @@ impl<S: Store, H: Hooks> Session<S, H> {
         trace.write(out);
     }
 
-    async fn append(&self, intake: &mut Intake<S>, len: usize) -> Result<QueueId, Reply> {
+    async fn append(&self, intake: &mut Intake<S>, body: &[u8]) -> Result<QueueId, Reply> {
         self.shard.queue.room().await.map_err(|error| storage_reply(&error))?;
-        intake.envelope.arrival_ms = self.shard.hooks.now().0;
+        intake.seal(self.shard.hooks.now());
         let (envelope, protocol) = (&intake.envelope, intake.protocol);
         let trace = &mut intake.trace;
-        let body = &self.buffer.filled()[..len];
         let (id, commit) = self
             .shard
             .queue
@@ -240,10 +250,9 @@ impl<S: Store, H: Hooks> Session<S, H> {
     async fn close_stream(
         &self,
         mut stream: StreamedAppend<S>,
-        len: usize,
+        end: &[u8],
     ) -> Result<QueueId, Reply> {
         let id = stream.id();
-        let end = &self.buffer.filled()[..len];
         stream.push(end).await.map_err(|error| storage_reply(&error))?;
         let commit = stream.finish().map_err(|error| storage_reply(&error))?;
         commit.await.map_err(|error| storage_reply(&error))?;
@@ -261,18 +270,63 @@ impl<S: Store, H: Hooks> Session<S, H> {
 }
 
 impl<S: Store> Intake<S> {
+    /// A body by DATA that begins, of `size_max` octets at most.
+    fn new(envelope: Envelope, passage: Passage, protocol: Protocol, size_max: u64) -> Intake<S> {
+        Intake {
+            passage,
+            scanner: Scanner::new(),
+            headers: HeaderWatch::new(),
+            stored: Stored::Buffered,
+            envelope,
+            protocol,
+            trace: Vec::new(),
+            size_max,
+            binary: false,
+        }
+    }
+
+    /// A body in chunks that begins. The engine has seen to its size.
+    pub(super) fn of_chunks(
+        envelope: Envelope,
+        passage: Passage,
+        protocol: Protocol,
+        binary: bool,
+    ) -> Intake<S> {
+        Intake { binary, ..Intake::new(envelope, passage, protocol, u64::MAX) }
+    }
+
+    /// Completes the envelope with what was learnt since, before it is stored.
+    fn seal(&mut self, now: UnixMillis) {
+        self.envelope.arrival_ms = now.0;
+        let terms = &mut self.envelope.terms;
+        // REQUIRETLS counts more (RFC 8689, 4.3).
+        let requires = terms.as_ref().is_some_and(|terms| terms.require_tls);
+        if self.headers.tls_optional() && !requires {
+            terms.get_or_insert_default().tls_optional = true;
+        }
+    }
+
+    /// Why the body will not be taken, as far as that is known by now.
+    pub(super) fn refusal(&self) -> Option<Reply> {
+        match &self.stored {
+            Stored::Refused(reply) => Some(reply.clone()),
+            _ => self.fault(),
+        }
+    }
+
     /// What is wrong with the body as far as it has been read.
-    fn fault(&self, size_max: u64) -> Option<Reply> {
+    fn fault(&self) -> Option<Reply> {
+        let size_max = self.size_max;
         if self.scanner.size() > size_max {
             let text = format!("message exceeds {size_max} bytes, the limit of this server");
             return Some(Reply::new(552, EnhancedCode(5, 3, 4), text));
         }
-        if self.scanner.bare_cr() || self.scanner.bare_lf() {
+        if !self.binary && (self.scanner.bare_cr() || self.scanner.bare_lf()) {
             let what = if self.scanner.bare_lf() { "LF" } else { "CR" };
             let text = format!("bare {what} in message; lines end with CRLF (RFC 5321, 2.3.8)");
             return Some(Reply::new(550, EnhancedCode(5, 6, 0), text));
         }
-        if self.received.count() as usize > RECEIVED_MAX {
+        if self.headers.received() as usize > RECEIVED_MAX {
             let text = format!("mail loop: more than {RECEIVED_MAX} Received fields");
             return Some(Reply::new(554, EnhancedCode(5, 4, 6), text));
         }

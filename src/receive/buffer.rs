@@ -5,22 +5,34 @@
 //! soon as it waits with nothing buffered. So memory follows the sessions that
 //! are busy, not those that are open; a session never holds more than
 //! [`HUGE`] bytes.
+//!
+//! All of it together is bounded: the pool counts what is lent and a little for
+//! each session, and lends no more when its limit is reached
+//! (`limits.receive_memory`). Near it sessions make do with the smaller of the
+//! large buffers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::base::limits::BODY_PART_MAX;
+use crate::base::limits::{BODY_PART_MAX, COMMAND_LINE_ALLOWED};
 
 /// What an idle session holds, in bytes.
 pub const SMALL: usize = 512;
-/// Size of the buffers that a busy session borrows first, in bytes.
+/// What a session borrows for commands that do not fit, in bytes: more than the
+/// longest command.
+const PAGE: usize = 4096;
+/// What a session counts for beside what it has borrowed, in bytes: its task, its
+/// small buffer, its place among the clients.
+pub const SESSION: usize = 4096;
+/// Size of the buffers that a session borrows for a body first, in bytes.
 pub const LARGE: usize = 64 * 1024;
 /// What a session borrows for a body that does not fit the first, in bytes:
 /// the largest part of a body that one record takes, less room for the trace
 /// header in front of it.
 pub const HUGE: usize = BODY_PART_MAX - 4096;
 
-const _: () = assert!(SMALL < LARGE && LARGE < HUGE);
+const _: () = assert!(SMALL < PAGE && PAGE < LARGE && LARGE < HUGE);
+const _: () = assert!(PAGE >= COMMAND_LINE_ALLOWED);
 
 /// Most bytes of free buffers kept of each size; what is beyond goes back to the
 /// allocator. Enough that some hundred busy sessions never ask it: a buffer that
@@ -28,21 +40,66 @@ const _: () = assert!(SMALL < LARGE && LARGE < HUGE);
 const KEPT: usize = 16 * 1024 * 1024;
 
 /// The free buffers of one shard.
-#[derive(Default)]
 pub struct Pool {
+    page: RefCell<Vec<Box<[u8]>>>,
     large: RefCell<Vec<Box<[u8]>>>,
     huge: RefCell<Vec<Box<[u8]>>>,
+    in_use: Cell<usize>,
+    limit: Cell<usize>,
+}
+
+impl Default for Pool {
+    /// Without a limit.
+    fn default() -> Self {
+        Pool {
+            page: RefCell::default(),
+            large: RefCell::default(),
+            huge: RefCell::default(),
+            in_use: Cell::new(0),
+            limit: Cell::new(usize::MAX),
+        }
+    }
 }
 
 impl Pool {
+    /// Bounds what is in use, in bytes, from now on. What is lent stays lent.
+    pub fn set_limit(&self, bytes: u64) {
+        self.limit.set(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
+    /// What sessions and their buffers take, in bytes.
+    pub fn in_use(&self) -> usize {
+        self.in_use.get()
+    }
+
+    /// Whether so many bytes more can be used.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.in_use.get().saturating_add(bytes) <= self.limit.get()
+    }
+
+    /// Whether a buffer of this size may be lent in place of a smaller one. The
+    /// last quarter is for sessions that have none.
+    fn may_lend(&self, size: usize) -> bool {
+        self.has_room(if size == HUGE { size + self.limit.get() / 4 } else { size })
+    }
+
+    fn free(&self, size: usize) -> &RefCell<Vec<Box<[u8]>>> {
+        match size {
+            PAGE => &self.page,
+            LARGE => &self.large,
+            _ => &self.huge,
+        }
+    }
+
     fn take(&self, size: usize) -> Box<[u8]> {
-        let free = if size == LARGE { &self.large } else { &self.huge };
-        free.borrow_mut().pop().unwrap_or_else(|| vec![0; size].into_boxed_slice())
+        self.in_use.set(self.in_use.get() + size);
+        let free = self.free(size).borrow_mut().pop();
+        free.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 
     fn give(&self, buffer: Box<[u8]>) {
-        let free = if buffer.len() == LARGE { &self.large } else { &self.huge };
-        let mut free = free.borrow_mut();
+        self.in_use.set(self.in_use.get() - buffer.len());
+        let mut free = self.free(buffer.len()).borrow_mut();
         if free.len() < KEPT / buffer.len() {
             free.push(buffer);
         }
@@ -61,6 +118,7 @@ pub struct Buffer {
 impl Buffer {
     /// A small, empty buffer.
     pub fn new(pool: Rc<Pool>) -> Self {
+        pool.in_use.set(pool.in_use.get() + SESSION);
         let small = vec![0; SMALL].into_boxed_slice();
         Buffer { pool, small, borrowed: None, start: 0, end: 0 }
     }
@@ -118,13 +176,19 @@ impl Buffer {
     }
 
     /// Makes the buffer as large as the next size; false when it is the
-    /// largest already.
+    /// largest already, or there is no memory for it.
     pub fn grow(&mut self) -> bool {
         let next = match self.bytes().len() {
-            SMALL => LARGE,
+            SMALL => PAGE,
+            PAGE => LARGE,
             LARGE => HUGE,
             _ => return false,
         };
+        self.pool.may_lend(next) && self.resize(next)
+    }
+
+    /// Moves to a buffer of the size `next`.
+    fn resize(&mut self, next: usize) -> bool {
         self.compact();
         let mut larger = self.pool.take(next);
         larger[..self.end].copy_from_slice(&self.bytes()[..self.end]);
@@ -134,11 +198,17 @@ impl Buffer {
         true
     }
 
-    /// Makes room for a body: at least a large buffer.
+    /// Makes room for a body: at least a large buffer. Whether there is memory for
+    /// it was asked when the body was ([`Buffer::large_fits`]).
     pub fn want_large(&mut self) {
-        if self.borrowed.is_none() {
-            self.grow();
+        if self.bytes().len() < LARGE {
+            self.resize(LARGE);
         }
+    }
+
+    /// Whether there is memory for a body.
+    pub fn large_fits(&self) -> bool {
+        self.bytes().len() >= LARGE || self.pool.has_room(LARGE)
     }
 
     /// Gives a borrowed buffer back if what is filled fits the small one.
@@ -157,6 +227,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        self.pool.in_use.set(self.pool.in_use.get() - SESSION);
         if let Some(borrowed) = self.borrowed.take() {
             self.pool.give(borrowed);
         }
@@ -180,14 +251,50 @@ mod tests {
         buffer.consume(6);
         assert!(buffer.grow());
         assert_eq!(buffer.filled(), b"RS");
+        assert_eq!(buffer.room().len(), PAGE - 2);
+        assert!(buffer.grow());
         assert_eq!(buffer.room().len(), LARGE - 2);
         assert!(buffer.grow());
         assert!(!buffer.grow(), "there is a largest size");
+        assert_eq!(pool.in_use(), HUGE + SESSION);
         fill(&mut buffer, b"ET\r\n");
         buffer.shrink();
         assert_eq!(buffer.filled(), b"RSET\r\n");
         assert_eq!(buffer.room().len(), SMALL - 6);
         assert_eq!((pool.large.borrow().len(), pool.huge.borrow().len()), (1, 1));
+        assert_eq!(pool.in_use(), SESSION);
+        drop(buffer);
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    #[test]
+    fn no_more_is_lent_than_there_is() {
+        let pool = Rc::new(Pool::default());
+        pool.set_limit(8 * LARGE as u64);
+        let mut first = Buffer::new(Rc::clone(&pool));
+        first.want_large();
+        assert!(first.grow(), "with half of it free");
+        let mut second = Buffer::new(Rc::clone(&pool));
+        second.want_large();
+        assert!(!second.grow(), "the last quarter is for sessions that have none");
+        let mut others = Vec::new();
+        while pool.has_room(SESSION + LARGE) {
+            let mut buffer = Buffer::new(Rc::clone(&pool));
+            assert!(buffer.large_fits());
+            buffer.want_large();
+            others.push(buffer);
+        }
+        let mut last = Buffer::new(Rc::clone(&pool));
+        assert!(!last.large_fits() && second.large_fits());
+        fill(&mut last, &[b'x'; SMALL]);
+        assert!(last.grow(), "a command fits");
+        while pool.has_room(SESSION) {
+            others.push(Buffer::new(Rc::clone(&pool)));
+        }
+        assert!(!others.last_mut().unwrap().grow() && !last.grow());
+        assert!(pool.in_use() <= 8 * LARGE);
+        drop((first, others));
+        assert!(last.grow() && last.filled() == [b'x'; SMALL]);
     }
 
     #[test]

@@ -7,24 +7,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
-/// The address, or the /64, that a limit counts by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ClientKey(IpAddr);
-
-impl From<IpAddr> for ClientKey {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(v6) => {
-                let net = u128::from(v6) & (u128::MAX << 64);
-                ClientKey(IpAddr::V6(Ipv6Addr::from(net)))
-            }
-            v4 => ClientKey(v4),
-        }
-    }
-}
+use crate::policy::abuse::ClientKey;
 
 /// Open sessions by client.
 #[derive(Default)]

@@ -1,19 +1,23 @@
 //! The accept loop of one listening socket of one shard.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::base::{EnhancedCode, Reply};
+use crate::config::ListenerTls;
 use crate::io::clock;
 use crate::io::executor::{sleep, spawn};
 use crate::io::net::{Listener, Stream};
 use crate::io::store::Store;
+use crate::io::tls::Conn;
 
 use super::Shared;
+use super::buffer::SESSION;
 use super::clients::Seat;
 use super::hooks::Hooks;
+use super::profile::{Profile, holds};
 use super::session::Session;
 
 /// How long to wait after accept failed for want of descriptors or memory.
@@ -21,12 +25,16 @@ const BREATH: Duration = Duration::from_millis(50);
 /// How often that is logged at most.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// Accepts for ever. Dropping the future closes the socket.
-pub(super) async fn accept<S: Store, H: Hooks>(shard: Rc<Shared<S, H>>, listener: Listener) {
+/// Accepts on the socket of the listener `index` for ever. Dropping the future closes the socket.
+pub(super) async fn accept<S: Store, H: Hooks>(
+    shard: Rc<Shared<S, H>>,
+    index: usize,
+    listener: Listener,
+) {
     let mut complained: Option<Instant> = None;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => admit(&shard, stream, peer),
+            Ok((stream, peer)) => admit(&shard, index, stream, peer),
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
                 let now = clock::monotonic();
@@ -54,22 +62,37 @@ fn is_the_peers(error: &io::Error) -> bool {
     )
 }
 
-fn admit<S: Store, H: Hooks>(shard: &Rc<Shared<S, H>>, stream: Stream, peer: SocketAddr) {
-    match seat(shard, peer) {
+fn admit<S: Store, H: Hooks>(
+    shard: &Rc<Shared<S, H>>,
+    index: usize,
+    stream: Stream,
+    peer: SocketAddr,
+) {
+    let profile = shard.profile(index);
+    match place(shard, &profile, peer) {
         Ok(seat) => {
             shard.counters.borrow_mut().connections_accepted += 1;
-            spawn(Session::new(Rc::clone(shard), stream, peer, seat).run()).detach();
+            let stream = Conn::plain(stream);
+            spawn(Session::new(Rc::clone(shard), profile, stream, peer, seat).run()).detach();
         }
         Err(reply) => {
             shard.counters.borrow_mut().connections_refused += 1;
             shard.hooks.turned_away(peer, &reply);
-            spawn(turn_away(stream, reply)).detach();
+            // In the clear, a client that awaits TLS would not understand it.
+            if shard.profile(index).tls != ListenerTls::Implicit {
+                spawn(turn_away(stream, reply)).detach();
+            }
         }
     }
 }
 
-/// A place for the connection, or why there is none.
-fn seat<S: Store, H: Hooks>(shard: &Shared<S, H>, peer: SocketAddr) -> Result<Seat, Reply> {
+/// A place for the connection, or why there is none. Whose place it is, among the
+/// clients, is not known before a proxy has told.
+fn place<S: Store, H: Hooks>(
+    shard: &Shared<S, H>,
+    profile: &Profile,
+    peer: SocketAddr,
+) -> Result<Option<Seat>, Reply> {
     if shard.queue.poisoned().is_some() {
         let text = "service unavailable: storage failure";
         return Err(Reply::new(421, EnhancedCode(4, 3, 2), text));
@@ -79,12 +102,46 @@ fn seat<S: Store, H: Hooks>(shard: &Shared<S, H>, peer: SocketAddr) -> Result<Se
         return Err(Reply::new(
             421,
             EnhancedCode(4, 7, 0),
-            "too many connections, try again later",
+            "too many connections (limits.connections), try again later",
         ));
     }
-    let per_client = share(limits.connections_per_client, shard.shards);
-    shard.clients.seat(peer.ip(), per_client).ok_or_else(|| {
-        let text = "too many connections from your address, try again later";
+    if !shard.pool.has_room(SESSION) {
+        shard.counters.borrow_mut().connections_shed += 1;
+        let text = "short of memory (limits.receive_memory), try again later";
+        return Err(Reply::new(421, EnhancedCode(4, 3, 2), text));
+    }
+    let fronts = &profile.fronts;
+    if !fronts.proxy_protocol {
+        return seat(shard, peer.ip()).map(Some);
+    }
+    if holds(&fronts.proxy_from, peer.ip()) {
+        return Ok(None);
+    }
+    shard.counters.borrow_mut().claims_refused += 1;
+    let text = "this port is for proxies, and your address is none of theirs";
+    Err(Reply::new(421, EnhancedCode(4, 7, 0), text))
+}
+
+/// A place among the clients, or why `client` gets none.
+pub(super) fn seat<S: Store, H: Hooks>(
+    shard: &Shared<S, H>,
+    client: IpAddr,
+) -> Result<Seat, Reply> {
+    let limits = &shard.config().limits;
+    if let Err(reply) = shard.meters.connection(limits, client, clock::monotonic()) {
+        shard.counters.borrow_mut().connections_rate_limited += 1;
+        return Err(reply);
+    }
+    let per_client = match holds(&limits.unlimited, client) {
+        true => u32::MAX,
+        false => share(limits.connections_per_client, shard.shards),
+    };
+    shard.clients.seat(client, per_client).ok_or_else(|| {
+        let text = format!(
+            "too many connections from your address, {} at a time \
+             (limits.connections_per_client), try again later",
+            limits.connections_per_client
+        );
         Reply::new(421, EnhancedCode(4, 7, 0), text)
     })
 }

@@ -6,34 +6,57 @@
 //! small, since an idle session is little else: what a body needs lives in a
 //! box while it is taken.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::Poll;
 
 use crate::base::{EnhancedCode, Envelope, Reply};
-use crate::io::net::Stream;
+use crate::config::ListenerTls;
 use crate::io::store::Store;
+use crate::io::tls::Conn;
 use crate::io::watch::{Guard, Interrupt};
-use crate::policy::access;
 use crate::policy::route::Destination;
+use crate::policy::{access, terms};
 use crate::proto::address::Address;
-use crate::proto::smtp::server::{Question, Server, Step, Verdict};
+use crate::proto::smtp::asks::Asks;
+use crate::proto::smtp::server::{Overdraft, Question, Server, Step, Verdict, write_reply};
 
 use super::Shared;
+use super::authenticate::{Identity, Secure};
 use super::body::Lost;
 use super::buffer::{Buffer, SMALL};
+use super::chunks::Chunks;
 use super::clients::Seat;
+use super::front::{Front, MayClaim};
 use super::hooks::{Broken, Hooks, Refused};
+use super::profile::Profile;
 
 /// A session and what it owns, but for the state of its engine.
 pub(super) struct Session<S: Store, H: Hooks> {
     pub(super) shard: Rc<Shared<S, H>>,
-    pub(super) stream: Stream,
+    pub(super) profile: Rc<Profile>,
+    pub(super) stream: Conn,
     pub(super) guard: Guard,
     pub(super) buffer: Buffer,
     pub(super) peer: SocketAddr,
-    out: Vec<u8>,
-    _seat: Seat,
+    /// What is known of the client beside its address, if another speaks for it.
+    pub(super) front: Option<Box<Front>>,
+    pub(super) may_claim: MayClaim,
+    /// The client has a reply that it had not when it was waited for last: it has
+    /// its whole time again for the next command.
+    answered: bool,
+    /// Why the driver gives the session up, and what the client is told.
+    pub(super) given_up: Option<(Broken, Box<Reply>)>,
+    /// `None` before it is known whose it is.
+    pub(super) seat: Option<Seat>,
+    /// What TLS lends to authentication; nothing without it.
+    pub(super) secure: Option<Box<Secure>>,
+    pub(super) identity: Identity,
+    /// A message of which more chunks are to come.
+    pub(super) chunks: Option<Box<Chunks<S>>>,
+    pub(super) out: Vec<u8>,
 }
 
 /// What a session must do before its engine can go on.
@@ -43,39 +66,84 @@ enum Pause {
     Flush,
     /// Write the replies, read more.
     Read,
+    /// Write the replies, go on with an authentication.
+    Authenticate,
     /// Write the replies, take a body.
     Body,
+    /// Write the replies, do the handshake of TLS.
+    StartTls,
+    /// Write the replies, take a chunk.
+    Chunk { octets: u64, first: bool, last: bool },
     /// Write the replies, close.
     Close,
 }
 
 /// Why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// The engine closed.
     Done,
     /// The peer closed, or its connection broke.
     Gone,
     /// Its reads were ended from here.
     Interrupted(Interrupt),
+    /// The handshake of TLS failed; that is in the log already.
+    Insecure,
+    /// It does not read what it is told.
+    Deaf,
 }
 
 impl<S: Store, H: Hooks> Session<S, H> {
     /// A session on `stream`.
     pub(super) fn new(
         shard: Rc<Shared<S, H>>,
-        stream: Stream,
+        profile: Rc<Profile>,
+        stream: Conn,
         peer: SocketAddr,
-        seat: Seat,
+        seat: Option<Seat>,
     ) -> Self {
         let guard = shard.watch.guard(stream.hangup());
         let buffer = Buffer::new(Rc::clone(&shard.pool));
-        Session { shard, stream, guard, buffer, peer, out: Vec::new(), _seat: seat }
+        let may_claim = profile.may_claim(peer.ip());
+        Session {
+            shard,
+            profile,
+            stream,
+            guard,
+            buffer,
+            peer,
+            front: None,
+            may_claim,
+            answered: false,
+            given_up: None,
+            seat,
+            secure: None,
+            identity: Identity::default(),
+            chunks: None,
+            out: Vec::new(),
+        }
     }
 
     /// Runs the session to its end.
     pub(super) async fn run(mut self) {
-        let mut server = Server::new(self.shard.settings(), &mut self.out);
+        if let Err(end) = self.open().await {
+            if let End::Interrupted(_) = end {
+                self.say(&Reply::new(
+                    421,
+                    EnhancedCode(4, 3, 2),
+                    "Shutting down, closing connection",
+                ));
+            }
+            // The peer may have gone: then nobody waits for these words.
+            let _ = self.flush().await;
+            return;
+        }
+        let mut server = Server::new(Arc::clone(&self.profile.settings), &mut self.out);
+        server.introduce(self.may_relay(), self.shard.hooks.now());
+        server.allow_proxying(self.may_claim.xclient, self.may_claim.xforward);
+        if self.stream.tls().is_some() {
+            server = self.believed(server.over_tls());
+        }
         let end = loop {
             let pause;
             (server, pause) = self.advance(server);
@@ -85,8 +153,16 @@ impl<S: Store, H: Hooks> Session<S, H> {
             if let Err(end) = self.flush().await {
                 break end;
             }
+            // The kernel may have taken the rest after the time was up.
+            if self.guard.interrupted() == Some(Interrupt::TimedOut) {
+                break End::Deaf;
+            }
             let went_on = match pause {
                 Pause::Read => self.wait(&server).await,
+                Pause::Authenticate => {
+                    server = Box::pin(self.authenticate(server)).await;
+                    Ok(())
+                }
                 Pause::Body => match Box::pin(self.take_body(&mut server)).await {
                     Ok(verdict) => {
                         server = server.body_done(verdict, &mut self.out);
@@ -94,6 +170,27 @@ impl<S: Store, H: Hooks> Session<S, H> {
                     }
                     Err(Lost) => Err(self.cause()),
                 },
+                Pause::StartTls => {
+                    self.drop_unread(&server);
+                    let secured = Box::pin(self.do_handshake(server.helo())).await;
+                    if secured.is_ok() {
+                        server = self.believed(server.secured());
+                    }
+                    secured
+                }
+                Pause::Chunk { octets, first, last } => {
+                    match Box::pin(self.take_chunk(&mut server, octets, first, last)).await {
+                        Ok(None) => {
+                            server = server.chunk_taken(&mut self.out);
+                            Ok(())
+                        }
+                        Ok(Some(verdict)) => {
+                            server = server.body_done(verdict, &mut self.out);
+                            Ok(())
+                        }
+                        Err(Lost) => Err(self.cause()),
+                    }
+                }
                 Pause::Flush | Pause::Close => Ok(()),
             };
             if let Err(end) = went_on {
@@ -103,18 +200,74 @@ impl<S: Store, H: Hooks> Session<S, H> {
         self.finish(server, end).await;
     }
 
+    /// What comes before the greeting.
+    async fn open(&mut self) -> Result<(), End> {
+        if self.profile.fronts.proxy_protocol {
+            Box::pin(self.read_header()).await?;
+        }
+        if self.profile.tls == ListenerTls::Implicit {
+            Box::pin(self.do_handshake("")).await?;
+        }
+        if self.profile.strict || !self.profile.greet_delay.is_zero() {
+            Box::pin(self.hold_greeting()).await?;
+        }
+        Ok(())
+    }
+
+    /// Holds a reply to be written.
+    pub(super) fn say(&mut self, reply: &Reply) {
+        write_reply(reply, &mut self.out);
+    }
+
+    /// Reads what has come already; whether anything had.
+    pub(super) async fn read_now(&mut self) -> Result<bool, End> {
+        let Session { stream, buffer, .. } = self;
+        let read = poll_fn(|cx| Poll::Ready(stream.poll_read(cx, buffer.room()))).await;
+        match read {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(count)) if count > 0 => {
+                self.buffer.advance(count);
+                Ok(true)
+            }
+            Poll::Ready(_) => Err(self.cause()),
+        }
+    }
+
     /// Lets the engine take what is buffered, until it needs more.
     fn advance(&mut self, mut server: Server) -> (Server, Pause) {
         loop {
             let (next, used, step) = server.step(self.buffer.filled(), &mut self.out);
             server = next;
+            self.chunks.take_if(|_| !server.is_amid_chunks());
             let pause = match step {
                 Step::NeedInput => Some(Pause::Read),
                 Step::Flush => Some(Pause::Flush),
+                Step::Authenticate => Some(Pause::Authenticate),
                 Step::Body => Some(Pause::Body),
+                Step::StartTls => Some(Pause::StartTls),
+                Step::Chunk { octets, first, last } => Some(Pause::Chunk { octets, first, last }),
                 Step::Close => Some(Pause::Close),
+                Step::Ask(Question::Xclient(attributes)) => {
+                    let verdict = self.replace_client(attributes.claims(), server.helo());
+                    let is_accepted = verdict == Verdict::Accept;
+                    server = server.answer(verdict, &mut self.out);
+                    if is_accepted {
+                        server.trust_login(self.user_name().is_some());
+                        server.introduce(self.may_relay(), self.shard.hooks.now());
+                    }
+                    None
+                }
+                Step::Ask(Question::Xforward(attributes)) => {
+                    let verdict = self.note_origin(attributes.claims(), server.helo());
+                    server = server.answer(verdict, &mut self.out);
+                    None
+                }
                 Step::Ask(question) => {
                     let verdict = self.decide(&server, question);
+                    let begins = matches!(question, Question::Mail { .. });
+                    if begins && verdict == Verdict::Accept {
+                        self.use_origin();
+                    }
                     server = server.answer(verdict, &mut self.out);
                     None
                 }
@@ -136,23 +289,31 @@ impl<S: Store, H: Hooks> Session<S, H> {
         if idle && self.shard.draining.get() {
             return Err(End::Interrupted(Interrupt::Drained));
         }
+        if server.exchange().is_none() {
+            self.identity.forget_attempt();
+        }
         self.buffer.shrink();
         if self.buffer.room().is_empty() {
             self.buffer.compact();
-            if self.buffer.room().is_empty() {
-                self.buffer.grow();
+            if self.buffer.room().is_empty() && !self.buffer.grow() {
+                let text = "short of memory (limits.receive_memory), try again later";
+                let reply = Reply::new(421, EnhancedCode(4, 3, 2), text);
+                self.given_up = Some((Broken::Short, Box::new(reply)));
+                return Err(End::Gone);
             }
         }
         self.guard.set_idle(idle);
-        let limit = self.shard.config().limits.command_timeout;
-        let read = self.read(limit).await;
+        // The time is that of the command, however many reads it comes in.
+        if std::mem::take(&mut self.answered) {
+            self.guard.arm(self.shard.config().limits.command_timeout);
+        }
+        let read = self.read().await;
         self.guard.set_idle(false);
         read.map_err(|Lost| self.cause())
     }
 
     /// Reads more into the buffer's room, which is not empty.
-    pub(super) async fn read(&mut self, limit: Duration) -> Result<(), Lost> {
-        self.guard.arm(limit);
+    pub(super) async fn read(&mut self) -> Result<(), Lost> {
         match self.stream.read(self.buffer.room()).await {
             Ok(count) if count > 0 => {
                 self.buffer.advance(count);
@@ -163,7 +324,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
     }
 
     /// Why the stream has ended.
-    fn cause(&self) -> End {
+    pub(super) fn cause(&self) -> End {
         self.guard.interrupted().map_or(End::Gone, End::Interrupted)
     }
 
@@ -174,51 +335,99 @@ impl<S: Store, H: Hooks> Session<S, H> {
         }
         self.guard.arm(self.shard.config().limits.command_timeout);
         let written = self.stream.write_all(&self.out).await;
+        self.answered = true;
         self.out.clear();
         if self.out.capacity() > SMALL {
             self.out = Vec::new();
         }
-        written.map_err(|_| self.cause())
+        written.map_err(|_| match self.guard.interrupted() {
+            Some(Interrupt::TimedOut) => End::Deaf,
+            _ => self.cause(),
+        })
     }
 
     /// Says the last words and tells the log.
     async fn finish(mut self, server: Server, end: End) {
+        let given_up = self.given_up.take();
         let broken = match end {
-            End::Done => server.had_too_many_errors().then_some(Broken::Errors),
+            _ if given_up.is_some() => given_up.as_ref().map(|(how, _)| *how),
+            End::Deaf => Some(Broken::Deaf),
+            End::Done => match server.overdraft() {
+                Some(Overdraft::Ahead) => Some(Broken::Ahead),
+                Some(Overdraft::Commands) => Some(Broken::Idle),
+                None => server.had_too_many_errors().then_some(Broken::Errors),
+            },
             End::Gone => server.transaction().is_some().then_some(Broken::Gone),
             End::Interrupted(Interrupt::TimedOut) => Some(Broken::TimedOut),
-            End::Interrupted(_) => None,
+            End::Interrupted(_) | End::Insecure => None,
         };
         if let Some(how) = broken {
             let mut counters = self.shard.counters.borrow_mut();
             match how {
                 Broken::TimedOut => counters.sessions_timed_out += 1,
                 Broken::Errors | Broken::Gone => counters.sessions_aborted += 1,
+                Broken::Deaf => counters.sessions_deaf += 1,
+                Broken::Slow => counters.sessions_slow += 1,
+                Broken::Ahead => counters.sessions_ahead += 1,
+                Broken::Idle => counters.sessions_idle_commands += 1,
+                Broken::Short => counters.sessions_shed += 1,
             }
             drop(counters);
             self.shard.hooks.broken(self.peer, server.helo(), how);
         }
         match end {
+            _ if let Some((_, reply)) = given_up => drop(server.dismissed(&reply, &mut self.out)),
             End::Interrupted(Interrupt::TimedOut) => drop(server.timed_out(&mut self.out)),
             End::Interrupted(_) => drop(server.shutting_down(&mut self.out)),
-            End::Done | End::Gone => {}
+            End::Done | End::Gone | End::Deaf => {}
+            // Nobody could read them.
+            End::Insecure => return,
+        }
+        if end == End::Deaf {
+            return;
         }
         // The peer may have gone: then nobody waits for these words.
-        let _ = self.flush().await;
+        if self.flush().await.is_ok() {
+            self.stream.close().await;
+        }
     }
 
     /// The envelope of the transaction whose body is about to be taken.
     pub(super) fn envelope(&self, server: &mut Server) -> Envelope {
-        let helo = server.helo().to_owned();
+        let helo = self.claimed_helo().unwrap_or(server.helo()).to_owned();
         let client = self.peer.ip().to_canonical().to_string();
-        server.take_transaction().into_envelope(self.shard.hooks.now(), client, helo)
+        let now = self.shard.hooks.now();
+        let mut envelope = server.take_transaction().into_envelope(now, client, helo);
+        if let Some(facts) = self.stream.tls() {
+            let secured = format!("{} {}", facts.version, facts.cipher);
+            envelope.terms.get_or_insert_default().secured = Some(secured);
+        }
+        if let Some(user) = self.user_name() {
+            envelope.terms.get_or_insert_default().user = Some(user.to_owned());
+        }
+        envelope
     }
 
     /// Answers a question of the engine from policy and the shard's state.
     fn decide(&self, server: &Server, question: Question<'_>) -> Verdict {
         let refusal = match &question {
-            Question::Mail { .. } | Question::Data => self.shard.refuses_mail(),
+            Question::Xclient(_) | Question::Xforward(_) => unreachable!("decided before"),
+            Question::Mail { sender, asks, .. } => self
+                .shard
+                .refuses_mail()
+                .or_else(|| self.refuses_sender(sender.map_or("", |sender| sender.text())))
+                .or_else(|| self.refuses_asks(asks))
+                .or_else(|| self.refuses_more()),
+            Question::Data => self.shard.refuses_mail().or_else(|| self.refuses_body()),
             Question::Recipient(recipient) => self.refuses_recipient(recipient),
+            Question::Verify(address) => {
+                return self.refuses_recipient(address).map_or(Verdict::Accept, Verdict::Refuse);
+            }
+            Question::Turn { domain, below } => {
+                let begun = self.shard.hooks.turn(self.peer, domain, *below);
+                let text = "the queue cannot be started now for that domain";
+                (!begun).then(|| Reply::new(458, EnhancedCode(4, 3, 0), text))
+            }
         };
         let Some(reply) = refusal else { return Verdict::Accept };
         let sender = match &question {
@@ -242,10 +451,22 @@ impl<S: Store, H: Hooks> Session<S, H> {
         Verdict::Refuse(reply)
     }
 
+    /// True if the client may relay anywhere.
+    fn may_relay(&self) -> bool {
+        access::is_trusted(&self.shard.config().access, self.policy_address())
+    }
+
+    /// Why a message cannot be taken on these terms, if so.
+    fn refuses_asks(&self, asks: &Asks) -> Option<Reply> {
+        let hold_max = self.shard.config().queue.hold_max;
+        terms::refusal(asks, self.shard.hooks.now(), hold_max)
+    }
+
     /// Why mail for this recipient is not taken from this client, if so.
     fn refuses_recipient(&self, recipient: &Address<'_>) -> Option<Reply> {
         let config = self.shard.config();
-        match access::may_relay(&config.access, self.peer.ip(), recipient) {
+        let is_user = self.user_name().is_some();
+        match access::may_relay(&config.access, self.policy_address(), is_user, recipient) {
             Verdict::Accept => {}
             Verdict::Refuse(reply) | Verdict::Close(reply) => return Some(reply),
         }

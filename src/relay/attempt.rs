@@ -1,48 +1,92 @@
 //! One attempt: a handle in a transaction, what was said about each of its
 //! recipients, and the outcomes made of that.
 
+use std::ops::Range;
+
 use smallvec::{SmallVec, smallvec};
 
-use super::parcel::{Handle, Settled};
+use super::parcel::{Handle, Knows, Settled};
 use crate::base::{Disposition, EnhancedCode, Outcome, Reply, UnixMillis};
 use crate::policy::governor::Failure;
 
-/// Text kept for one refused recipient; `None` while only the reply to the
-/// whole transaction counts.
-type Verdicts = SmallVec<[Option<Reply>; 1]>;
+/// What was said about one recipient.
+#[derive(Clone)]
+struct Verdict {
+    reply: Reply,
+    host: String,
+    /// It was the reply to RCPT.
+    is_of_rcpt: bool,
+}
 
-/// A handle whose transaction is under way.
+/// By recipient; `None` while only the reply to the whole transaction counts.
+type Verdicts = SmallVec<[Option<Verdict>; 1]>;
+
+/// A handle whose transaction is under way; several, one after the other, where
+/// the server takes fewer recipients in one.
 pub(super) struct Attempt {
     pub(super) handle: Handle,
     verdicts: Verdicts,
-    /// See [`Settled::confirms`].
-    confirms: bool,
+    /// See [`Settled::knows`].
+    knows: Knows,
+    /// The recipients of the transaction under way, or of the last one.
+    current: Range<usize>,
 }
 
 impl Attempt {
-    /// `confirms`: what was asked about reports goes along.
-    pub(super) fn new(handle: Handle, confirms: bool) -> Self {
+    /// `knows` is of who gets it.
+    pub(super) fn new(handle: Handle, knows: Knows) -> Self {
         let verdicts = smallvec![None; handle.recipients.len()];
-        Attempt { handle, verdicts, confirms }
+        Attempt { handle, verdicts, current: 0..0, knows }
     }
 
-    /// The recipient with this index within the handle was refused.
-    pub(super) fn refused(&mut self, recipient: usize, reply: Reply) {
-        self.verdicts[recipient] = Some(reply);
+    /// The recipients that no transaction has been for.
+    pub(super) fn rest(&self) -> &[u16] {
+        &self.handle.recipients[self.current.end..]
     }
 
-    /// The transaction is over for those not refused before.
-    /// `said` are its words and whose they are; `peer` is who refused the others.
-    pub(super) fn finish(self, said: &Failure, peer: &str, now: UnixMillis) -> Settled {
+    /// A transaction begins for so many of them, the first ones.
+    pub(super) fn begin(&mut self, count: usize) {
+        self.current = self.current.end..self.current.end + count;
+    }
+
+    /// The recipient with this index within the transaction was refused by `host`.
+    pub(super) fn refused(&mut self, recipient: usize, reply: Reply, host: &str) {
+        self.say(recipient, Verdict { reply, host: host.into(), is_of_rcpt: true });
+    }
+
+    /// LMTP: this became of the message for that recipient.
+    pub(super) fn decided(&mut self, recipient: usize, reply: Reply, host: &str) {
+        self.say(recipient, Verdict { reply, host: host.into(), is_of_rcpt: false });
+    }
+
+    fn say(&mut self, recipient: usize, verdict: Verdict) {
+        self.verdicts[self.current.start + recipient] = Some(verdict);
+    }
+
+    /// A transaction is over for those of its recipients about whom nothing was
+    /// said before.
+    pub(super) fn heard(&mut self, said: &Failure) {
+        for verdict in &mut self.verdicts[self.current.clone()] {
+            verdict.get_or_insert_with(|| Verdict::of(said));
+        }
+    }
+
+    /// The attempt is over, and `said` holds for those about whom nothing was said
+    /// before.
+    pub(super) fn finish(self, said: &Failure, now: UnixMillis) -> Settled {
         let outcomes = self.handle.recipients.iter().zip(self.verdicts).map(|(index, verdict)| {
-            let (reply, host, of_recipient) = match verdict {
-                Some(reply) => (reply, peer, true),
-                None => (said.reply.clone(), &*said.host, false),
-            };
-            outcome(&self.handle, *index, disposition(&reply, of_recipient), reply, host, now)
+            let verdict = verdict.unwrap_or_else(|| Verdict::of(said));
+            let Verdict { reply, host, is_of_rcpt } = verdict;
+            outcome(&self.handle, *index, disposition(&reply, is_of_rcpt), reply, &host, now)
         });
         let outcomes = outcomes.collect();
-        Settled { handle: self.handle, outcomes, confirms: self.confirms }
+        Settled { handle: self.handle, outcomes, knows: self.knows }
+    }
+}
+
+impl Verdict {
+    fn of(said: &Failure) -> Self {
+        Verdict { reply: said.reply.clone(), host: said.host.clone(), is_of_rcpt: false }
     }
 }
 
@@ -58,7 +102,7 @@ pub(super) fn settle_all(
     let outcomes = indices
         .map(|index| outcome(&handle, *index, disposition, reply.clone(), host, now))
         .collect();
-    Settled { handle, outcomes, confirms: false }
+    Settled { handle, outcomes, knows: Knows::default() }
 }
 
 /// All recipients of `handle` wait on, without an attempt: `failure` says why.
@@ -117,11 +161,15 @@ mod tests {
 
     use crate::base::{Envelope, Location, Mail, QueueId};
 
-    #[test]
-    fn each_recipient_gets_what_was_said_about_it() {
+    fn plain(code: u16) -> Reply {
+        Reply { code, enhanced: None, text: String::new() }
+    }
+
+    /// For three of four recipients.
+    fn handle() -> Handle {
         let recipients = ["a@x", "b@x", "c@x", "d@x"].map(String::from).to_vec();
         let envelope = Envelope { recipients, ..Envelope::default() };
-        let handle = Handle {
+        Handle {
             id: QueueId::default(),
             recipients: smallvec![0, 2, 3],
             attempts: 4,
@@ -129,14 +177,52 @@ mod tests {
             size: 0,
             station: 0,
             mail: Arc::new(Mail { envelope, body: Box::default() }),
-        };
+        }
+    }
+
+    #[test]
+    fn an_attempt_may_take_several_transactions() {
+        let mut attempt = Attempt::new(handle(), Knows::default());
+        assert_eq!(attempt.rest(), [0, 2, 3]);
+        attempt.begin(2);
+        attempt.refused(1, plain(550), "h");
+        attempt.heard(&Failure { reply: plain(250), host: "h".into() });
+        assert_eq!(attempt.rest(), [3]);
+        attempt.begin(1);
+        assert!(attempt.rest().is_empty());
+        let settled = attempt.finish(&Failure::ours(plain(451)), UnixMillis(7));
+        let seen: Vec<_> = settled
+            .outcomes
+            .iter()
+            .map(|o| (o.recipient, o.disposition, o.host.as_str(), o.attempts))
+            .collect();
+        use Disposition::{Deferred, Delivered, Failed};
+        assert_eq!(seen, [(0, Delivered, "h", 5), (2, Failed, "h", 5), (3, Deferred, "", 5)]);
+    }
+
+    #[test]
+    fn what_lmtp_says_after_the_body_is_no_word_on_how_many_recipients_there_are() {
+        let mut attempt = Attempt::new(handle(), Knows::default());
+        attempt.begin(3);
+        attempt.decided(0, plain(250), "h");
+        attempt.decided(1, plain(552), "h");
+        // The connection is lost before the third.
+        let settled = attempt.finish(&Failure::ours(plain(451)), UnixMillis(7));
+        let seen: Vec<_> = settled.outcomes.iter().map(|o| o.disposition).collect();
+        use Disposition::{Deferred, Delivered, Failed};
+        assert_eq!(seen, [Delivered, Failed, Deferred]);
+    }
+
+    #[test]
+    fn each_recipient_gets_what_was_said_about_it() {
+        let handle = handle();
         assert_eq!(handle.addresses().collect::<Vec<_>>(), ["a@x", "c@x", "d@x"]);
-        let mut attempt = Attempt::new(handle, true);
-        let plain = |code| Reply { code, enhanced: None, text: String::new() };
-        attempt.refused(0, plain(552));
-        attempt.refused(2, plain(550));
+        let mut attempt = Attempt::new(handle, Knows { dsn: true, deliver_by: false });
+        attempt.begin(3);
+        attempt.refused(0, plain(552), "h:25");
+        attempt.refused(2, plain(550), "h:25");
         let said = Failure::ours(plain(250));
-        let settled = attempt.finish(&said, "h:25", UnixMillis(7));
+        let settled = attempt.finish(&said, UnixMillis(7));
         let hosts: Vec<_> = settled.outcomes.iter().map(|outcome| &*outcome.host).collect();
         assert_eq!(hosts, ["h:25", "", "h:25"]);
         let seen: Vec<_> =
@@ -149,7 +235,7 @@ mod tests {
                 (3, Disposition::Failed, 5)
             ]
         );
-        assert!(settled.confirms);
+        assert!(settled.knows.dsn && !settled.knows.deliver_by);
         assert_eq!(disposition(&plain(552), false), Disposition::Failed);
         let full = Reply::new(552, EnhancedCode(5, 2, 2), "mailbox full");
         assert_eq!(disposition(&full, true), Disposition::Failed);

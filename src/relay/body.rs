@@ -8,6 +8,7 @@ use super::{Core, Handle};
 use crate::base::limits::BODY_PART_MAX;
 use crate::base::{BodyType, QueueId};
 use crate::io::store::Store;
+use crate::mail::chunks::TextCheck;
 use crate::mail::headers::header_section;
 use crate::proto::smtp::client::Offer;
 use crate::queue::{BodyReader, QueueError, Reader};
@@ -35,6 +36,11 @@ impl<S: Store> LogBody<S> {
         Ok(self.reader.next().await?.map(|bytes| room.part(bytes)))
     }
 
+    /// True when there is no next part.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.reader.next_len().is_none()
+    }
+
     /// Has the part that was read last be the next again.
     pub(super) fn again(&mut self) {
         self.reader.again();
@@ -46,6 +52,13 @@ impl<S: Store> LogBody<S> {
 pub(super) struct Needs {
     pub(super) eight_bit: bool,
     pub(super) smtputf8: bool,
+    /// The body is none that DATA can carry.
+    pub(super) binary: bool,
+}
+
+fn text_check() -> impl FnMut(&[u8]) -> bool {
+    let mut check = TextCheck::default();
+    move |octets| check.look(octets)
 }
 
 impl<S: Store> Core<S> {
@@ -81,13 +94,18 @@ impl<S: Store> Core<S> {
         let mut needs = Needs {
             eight_bit: envelope.body_type == BodyType::EightBitMime,
             smtputf8: envelope.smtputf8,
+            binary: envelope.terms.as_deref().is_some_and(|terms| terms.binary),
         };
+        let takes_binary = offer.binary_mime && offer.chunking;
+        if needs.binary && !takes_binary && self.is_all(handle, text_check()).await {
+            (needs.binary, needs.eight_bit) = (false, true);
+        }
         if needs.smtputf8 && !offer.smtputf8 {
             let plain = envelope.sender.is_ascii() && handle.addresses().all(str::is_ascii);
             needs.smtputf8 = !(plain && self.header(handle).await.is_ascii());
         }
         if needs.eight_bit && !offer.eight_bit_mime {
-            needs.eight_bit = !self.is_seven_bit(handle).await;
+            needs.eight_bit = !self.is_all(handle, <[u8]>::is_ascii).await;
         }
         needs
     }
@@ -116,14 +134,15 @@ impl<S: Store> Core<S> {
         header
     }
 
-    async fn is_seven_bit(&self, handle: &Handle) -> bool {
+    /// Whether all of a body is as `is_so` wants it, which is asked part by part.
+    async fn is_all(&self, handle: &Handle, mut is_so: impl FnMut(&[u8]) -> bool) -> bool {
         if let Some(body) = handle.body() {
-            return body.is_ascii();
+            return is_so(body);
         }
         let Ok(mut body) = self.open_body(handle).await else { return false };
         loop {
             match body.next().await {
-                Ok(Some(part)) if part.with(<[u8]>::is_ascii) == Some(true) => {}
+                Ok(Some(part)) if part.with(&mut is_so) == Some(true) => {}
                 Ok(None) => return true,
                 _ => return false,
             }

@@ -15,8 +15,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::memory::Kept;
+use super::parcel::Knows;
 use super::{Core, Handle};
-use crate::base::dsn::Ret;
+use crate::base::dsn::{Notify, Ret};
+use crate::base::terms::{DeliverBy, Terms};
 use crate::base::{Disposition, Envelope, Outcome, QueueId};
 use crate::io::clock;
 use crate::io::executor::spawn;
@@ -42,17 +44,17 @@ enum Due {
 
 impl<S: Store> Core<S> {
     /// Records what a handle brought home, what has to be reported once its
-    /// report is durable. `confirms` is of [`super::Settled`].
+    /// report is durable. `knows` is of [`super::Settled`].
     pub(super) fn report_or_record(
         self: &Rc<Self>,
         handle: Handle,
         kept: Kept,
         outcomes: SmallVec<[Outcome; 1]>,
-        confirms: bool,
+        knows: Knows,
     ) {
         let (mut plain, mut due, mut passed_on, mut unsure) = (vec![], vec![], vec![], vec![]);
         for outcome in outcomes {
-            let list = match self.due(&handle, &outcome, confirms) {
+            let list = match self.due(&handle, &outcome, knows) {
                 Due::No => &mut plain,
                 Due::Yes if outcome.disposition == Disposition::Delivered => &mut passed_on,
                 Due::Yes => &mut due,
@@ -78,7 +80,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Whether this outcome is to be reported: RFC 3461, 5.2.2, 5.2.5 and 5.2.6.
-    fn due(&self, handle: &Handle, outcome: &Outcome, confirms: bool) -> Due {
+    fn due(&self, handle: &Handle, outcome: &Outcome, knows: Knows) -> Due {
         let envelope = &handle.mail.envelope;
         if envelope.sender.is_empty() {
             return Due::No;
@@ -86,13 +88,17 @@ impl<S: Store> Core<S> {
         let notify = envelope.notify(usize::from(outcome.recipient));
         let is_due = match outcome.disposition {
             Disposition::Failed | Disposition::Expired => notify.failure,
-            Disposition::Delivered => notify.success && !confirms,
+            Disposition::Delivered => match deliver_by(envelope) {
+                _ if notify == Notify::NEVER => false,
+                // RFC 2852, 4.1.4: who wants to trace it, and who may not be told in
+                // time by the next hop, is told that it was passed on.
+                Some(by) if by.trace || !knows.deliver_by => true,
+                _ => notify.success && !knows.dsn,
+            },
             Disposition::Dropped => false,
             Disposition::Deferred => {
-                if !notify.delay || !self.notice_due(envelope.arrival(), outcome.at, None) {
-                    return Due::No;
-                }
-                return Due::IfFirst;
+                let is_late = || self.times(envelope).moments_passed(outcome.at) > 0;
+                return if notify.delay && is_late() { Due::IfFirst } else { Due::No };
             }
         };
         if is_due { Due::Yes } else { Due::No }
@@ -151,6 +157,7 @@ impl<S: Store> Core<S> {
             arrival_ms: clock::wall().0,
             body_type,
             smtputf8,
+            terms: terms_of_report(original),
             ..Envelope::default()
         };
         match self.queue_report(&envelope, &body).await {
@@ -208,10 +215,8 @@ impl<S: Store> Core<S> {
                 Reported { address: &envelope.recipients[index], orcpt, outcome }
             })
             .collect();
-        let (host, expire) = {
-            let config = self.config();
-            (config.hostname.clone(), config.queue.expire)
-        };
+        let host = self.config().hostname.clone();
+        let times = self.times(envelope);
         let (queue_id, now) = (handle.id.to_string(), clock::wall());
         // Several may be made of one message within a millisecond.
         let number = outcomes.first().map_or(0, |outcome| outcome.recipient);
@@ -222,7 +227,9 @@ impl<S: Store> Core<S> {
             envid: envelope.dsn.as_ref().and_then(|dsn| dsn.envid.as_deref()),
             queue_id: &queue_id,
             arrival: envelope.arrival(),
-            retry_until: envelope.arrival().plus(expire),
+            retry_until: times.until,
+            deliver_by: deliver_by(envelope).map(|by| by.at()),
+            is_overdue: times.is_overdue(now),
             recipients: &recipients,
             original: &original,
             returned,
@@ -232,10 +239,13 @@ impl<S: Store> Core<S> {
     }
 
     /// What the report returns of the message: all of it only if it is about a
-    /// failure, that was asked for, and it is not too long.
+    /// failure, that was asked for, and it is not too long. Of a message that may
+    /// go over TLS only, the header (RFC 8689, section 5).
     async fn to_return(&self, handle: &Handle, kind: Kind) -> (Vec<u8>, Returned) {
-        let ret = handle.mail.envelope.dsn.as_ref().and_then(|dsn| dsn.ret);
-        if kind != Kind::Failed || ret != Some(Ret::Full) {
+        let envelope = &handle.mail.envelope;
+        let ret = envelope.dsn.as_ref().and_then(|dsn| dsn.ret);
+        let is_secret = envelope.terms.as_ref().is_some_and(|terms| terms.require_tls);
+        if kind != Kind::Failed || ret != Some(Ret::Full) || is_secret {
             return (self.header(handle).await, Returned::Header);
         }
         if handle.size > MESSAGE_RETURNED_MAX as u64 {
@@ -259,6 +269,20 @@ impl<S: Store> Core<S> {
         }
         Some(whole)
     }
+}
+
+/// BY of a message.
+fn deliver_by(envelope: &Envelope) -> Option<DeliverBy> {
+    envelope.terms.as_ref()?.deliver_by
+}
+
+/// The terms on which a report about a message goes: as urgently (RFC 6710), and
+/// over TLS only if the message has to (RFC 8689, section 5).
+fn terms_of_report(original: &Envelope) -> Option<Box<Terms>> {
+    let of = original.terms.as_deref()?;
+    let (priority, require_tls) = (of.priority, of.require_tls);
+    let terms = Terms { priority, require_tls, ..Terms::default() };
+    (!terms.is_empty()).then(|| Box::new(terms))
 }
 
 /// What a report about an outcome is.

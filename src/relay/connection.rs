@@ -16,6 +16,7 @@ use super::attempt::{Attempt, settle_all, trouble};
 use super::body::LogBody;
 use super::parcel::Handle;
 use super::reach::{Search, Target, Unreachable};
+use super::secure::Opened;
 use super::station::Station;
 use super::wire::{OUT_KEPT, Wire};
 use super::{Core, IDLE_MAX};
@@ -23,11 +24,12 @@ use crate::base::limits::client_timeout;
 use crate::base::{Disposition, EnhancedCode, Reply};
 use crate::io::clock;
 use crate::io::executor::within;
-use crate::io::net::Stream;
 use crate::io::store::Store;
 use crate::io::watch::Interrupt;
+use crate::mail::chunks::Chunker;
 use crate::policy::governor::Failure;
-use crate::proto::smtp::client::{Client, Event, Phase, Recipient, Transaction};
+use crate::policy::tls::Plan;
+use crate::proto::smtp::client::{Event, Phase, Recipient, Transaction, Unsupported};
 use crate::queue::QueueError;
 
 /// Bodies up to this many bytes are copied behind the commands, so that one
@@ -44,6 +46,8 @@ enum Body<S: Store> {
 struct Flight<S: Store> {
     attempt: Attempt,
     body: Body<S>,
+    /// What makes chunks of the body, if it goes by BDAT.
+    chunker: Option<Chunker>,
 }
 
 /// An open connection.
@@ -52,6 +56,10 @@ struct Connection<S: Store> {
     station: Rc<Station>,
     target: Target,
     wire: Wire,
+    /// What was decided about TLS.
+    plan: Plan,
+    /// An attempt that goes on with further recipients.
+    rest: Option<Attempt>,
     /// The transaction whose replies are awaited, and the one behind it.
     current: Option<Flight<S>>,
     next: Option<Flight<S>>,
@@ -73,9 +81,13 @@ pub(super) async fn run<S: Store>(core: Rc<Core<S>>, station: Rc<Station>) {
             Ok(found) => found,
             Err(unreachable) => return give_up(&core, &station, unreachable),
         };
-        match greet(&core, &station, stream, &target).await {
-            Ok(connection) => {
-                station.hosts.borrow_mut().worked(target.address);
+        core.counters.borrow_mut().outbound_connections += 1;
+        match core.open(&station, stream, &target).await {
+            Ok(opened) => {
+                if let Some(address) = target.address() {
+                    station.hosts.borrow_mut().worked(address);
+                }
+                let connection = Connection::new(&core, &station, target, opened);
                 station.lane.connected(clock::monotonic());
                 core.connections.set(core.connections.get() + 1);
                 connection.deliver().await;
@@ -83,7 +95,12 @@ pub(super) async fn run<S: Store>(core: Rc<Core<S>>, station: Rc<Station>) {
                 core.check_drained();
                 return;
             }
-            Err(why) => search.failed(&target, why),
+            // In the clear it may be better.
+            Err(setback) if setback.only_tls => search.again(target),
+            Err(setback) => {
+                core.counters.borrow_mut().outbound_connect_failures += 1;
+                search.failed(&target, setback.failure);
+            }
         }
     }
 }
@@ -113,39 +130,24 @@ fn give_up<S: Store>(core: &Rc<Core<S>>, station: &Rc<Station>, unreachable: Unr
     core.kick(station);
 }
 
-/// Gets through greeting and EHLO.
-async fn greet<S: Store>(
-    core: &Rc<Core<S>>,
-    station: &Rc<Station>,
-    stream: Stream,
-    target: &Target,
-) -> Result<Connection<S>, Failure> {
-    core.counters.borrow_mut().outbound_connections += 1;
-    let guard = core.watch.guard(stream.hangup());
-    let client = Client::new(&core.config().hostname);
-    let mut connection = Connection {
-        core: Rc::clone(core),
-        station: Rc::clone(station),
-        target: target.clone(),
-        wire: Wire::new(stream, guard, target.label(), client),
-        current: None,
-        next: None,
-        begun: 0,
-        finished: 0,
-        farewell: None,
-        yields: false,
-    };
-    match connection.wire.event().await {
-        Ok(Event::Ready) => Ok(connection),
-        Ok(_) => unreachable!("nothing was begun"),
-        Err(failure) => {
-            core.counters.borrow_mut().outbound_connect_failures += 1;
-            Err(failure)
+impl<S: Store> Connection<S> {
+    fn new(core: &Rc<Core<S>>, station: &Rc<Station>, target: Target, opened: Opened) -> Self {
+        Connection {
+            core: Rc::clone(core),
+            station: Rc::clone(station),
+            target,
+            wire: opened.wire,
+            plan: opened.plan,
+            rest: None,
+            current: None,
+            next: None,
+            begun: 0,
+            finished: 0,
+            farewell: None,
+            yields: false,
         }
     }
-}
 
-impl<S: Store> Connection<S> {
     /// Delivers until the lane has no more, the connection has had its share
     /// of messages, or something fails.
     async fn deliver(mut self) {
@@ -180,10 +182,15 @@ impl<S: Store> Connection<S> {
     /// Begins the next transaction if there is one to begin.
     async fn begin_next(&mut self) {
         let station = Rc::clone(&self.station);
+        if let Some(attempt) = self.rest.take() {
+            return self.go_on(attempt).await;
+        }
         while self.may_go_on() {
             let now = clock::monotonic();
-            let handle = match self.current {
+            let handle = match &self.current {
                 None => station.lane.take(now),
+                // Its other recipients come first.
+                Some(flight) if !flight.attempt.rest().is_empty() => None,
                 Some(_) => station.lane.take_ahead(now),
             };
             let Some(handle) = handle else { break };
@@ -196,49 +203,101 @@ impl<S: Store> Connection<S> {
     /// True unless the connection has had its share, another lane needs it, or
     /// the server is ending.
     fn may_go_on(&mut self) -> bool {
-        if self.begun >= self.station.messages_per_connection() || self.core.stopping() {
+        if self.begun >= self.share() || self.core.stopping() {
             return false;
         }
         self.yields = self.yields || (self.begun > 0 && self.station.lane.must_yield());
         !self.yields
     }
 
+    /// Transactions that may go over the connection.
+    fn share(&self) -> u32 {
+        let most = self.wire.client.offer().limits.mails.unwrap_or(u32::MAX);
+        self.station.messages_per_connection().min(most)
+    }
+
     /// Begins a transaction; false when the server cannot take the message or
     /// the message cannot be read, and its handle went back.
     async fn begin(&mut self, handle: Handle) -> bool {
-        let body = match handle.body() {
-            Some(_) => Body::Memory,
-            None => match self.core.open_body(&handle).await {
-                Ok(reader) => Body::Log(Box::new(reader)),
-                Err(error) => {
-                    self.core.unreadable(handle, &error);
-                    return false;
+        match self.open_body(&handle).await {
+            Ok(body) => {
+                let knows = self.wire.client.offer().into();
+                self.transact(Attempt::new(handle, knows), body).await
+            }
+            Err(error) => {
+                self.core.unreadable(handle, &error);
+                false
+            }
+        }
+    }
+
+    /// Begins the next transaction of an attempt, which is for those recipients that
+    /// the server did not take in one.
+    async fn go_on(&mut self, attempt: Attempt) {
+        let most = self.wire.client.offer().limits.mails;
+        let failure = if most.is_some_and(|most| self.begun >= most) {
+            let text = format!("{} takes no more messages in one session", self.wire.host);
+            Failure::ours(trouble(EnhancedCode(4, 5, 3), text))
+        } else {
+            match self.open_body(&attempt.handle).await {
+                Ok(body) => {
+                    self.transact(attempt, body).await;
+                    return;
                 }
-            },
+                Err(error) => unreadable(error),
+            }
         };
-        let needs = self.core.needs(&handle, self.wire.client.offer()).await;
+        self.core.settled(attempt.finish(&failure, clock::wall()));
+    }
+
+    async fn open_body(&self, handle: &Handle) -> Result<Body<S>, QueueError> {
+        Ok(match handle.body() {
+            Some(_) => Body::Memory,
+            None => Body::Log(Box::new(self.core.open_body(handle).await?)),
+        })
+    }
+
+    /// Begins a transaction for as many recipients of an attempt as the server takes
+    /// in one; false when it cannot take the message.
+    async fn transact(&mut self, mut attempt: Attempt, body: Body<S>) -> bool {
+        let offer = self.wire.client.offer();
+        let needs = self.core.needs(&attempt.handle, offer).await;
+        let mail = Arc::clone(&attempt.handle.mail);
+        let terms = mail.envelope.terms.as_deref();
         let begun = {
-            let envelope = &handle.mail.envelope;
+            let envelope = &mail.envelope;
             let transaction = Transaction {
                 eight_bit: needs.eight_bit,
                 smtputf8: needs.smtputf8,
-                ..Transaction::of(envelope, handle.size)
+                binary: needs.binary,
+                chunked: needs.binary,
+                ..Transaction::of(envelope, attempt.handle.size, clock::wall())
             };
-            let recipients = handle.recipients.iter();
+            let address = |index: &u16| &*envelope.recipients[usize::from(*index)];
+            let count = offer.limits.fitting(attempt.rest().iter().map(address));
+            let recipients = attempt.rest()[..count].iter();
             let recipients = recipients.map(|index| Recipient::of(envelope, usize::from(*index)));
-            self.wire.client.begin(&transaction, recipients, &mut self.wire.out)
+            let requires_tls = terms.is_some_and(|terms| terms.require_tls);
+            let opened = (&self.wire, self.plan);
+            self.core.admits(requires_tls, &self.station, opened).and_then(|()| {
+                let begun = self.wire.client.begin(&transaction, recipients, &mut self.wire.out);
+                begun.map(|()| count).map_err(Unsupported::reply)
+            })
         };
-        if let Err(unsupported) = begun {
-            let reply = unsupported.reply();
-            let now = clock::wall();
-            let settled = settle_all(handle, Disposition::Failed, &reply, &self.wire.host, now);
-            self.core.settled(settled);
-            return false;
-        }
+        let count = match begun {
+            Ok(count) => count,
+            Err(reply) => {
+                let failure = Failure { reply, host: self.wire.host.clone() };
+                self.core.settled(attempt.finish(&failure, clock::wall()));
+                return false;
+            }
+        };
+        attempt.begin(count);
         self.begun += 1;
         self.count_attempt(&body);
-        let confirms = self.wire.client.offer().dsn;
-        let flight = Some(Flight { attempt: Attempt::new(handle, confirms), body });
+        let drops_crlf = terms.is_some_and(|terms| terms.no_final_crlf);
+        let chunker = needs.binary.then(|| Chunker::new(drops_crlf));
+        let flight = Some(Flight { attempt, body, chunker });
         if self.current.is_none() {
             self.current = flight;
         } else {
@@ -260,6 +319,10 @@ impl<S: Store> Connection<S> {
     /// write sends it.
     async fn send_body(&mut self) -> Result<(), Failure> {
         let flight = self.current.as_mut().expect("a body is asked for within a transaction");
+        if let Some(chunker) = &mut flight.chunker {
+            let mail = Arc::clone(&flight.attempt.handle.mail);
+            return send_chunk(&mut self.wire, &mail.body, &mut flight.body, chunker).await;
+        }
         match &mut flight.body {
             Body::Memory => {
                 let mail = Arc::clone(&flight.attempt.handle.mail);
@@ -288,11 +351,16 @@ impl<S: Store> Connection<S> {
             Event::Refused { recipient } => {
                 let reply = self.wire.client.reply();
                 let flight = self.current.as_mut().expect("a recipient is of a transaction");
-                flight.attempt.refused(recipient, reply);
+                flight.attempt.refused(recipient, reply, &self.wire.host);
+            }
+            Event::Verdict { recipient } => {
+                let reply = self.wire.client.reply();
+                let flight = self.current.as_mut().expect("a recipient is of a transaction");
+                flight.attempt.decided(recipient, reply, &self.wire.host);
             }
             Event::Finished if self.turned_away_late() => {}
             Event::Finished => {
-                let flight = self.current.take().expect("a transaction was under way");
+                let mut flight = self.current.take().expect("a transaction was under way");
                 self.current = self.next.take();
                 let said = self.wire.peer_said();
                 if said.reply.code == 421 {
@@ -305,12 +373,14 @@ impl<S: Store> Connection<S> {
                         self.station.lane.slow_down(now);
                     }
                 }
-                let settled = flight.attempt.finish(&said, &self.wire.host, clock::wall());
-                self.core.settled(settled);
+                flight.attempt.heard(&said);
+                if flight.attempt.rest().is_empty() || said.reply.code == 421 {
+                    self.core.settled(flight.attempt.finish(&said, clock::wall()));
+                } else {
+                    self.rest = Some(flight.attempt);
+                }
             }
-            Event::NeedInput | Event::Ready | Event::SendBody | Event::Closed(_) => {
-                unreachable!("handled where events are read")
-            }
+            _ => unreachable!("handled where events are read, or never asked for"),
         }
     }
 
@@ -342,7 +412,11 @@ impl<S: Store> Connection<S> {
         self.wire.client.quit(&mut self.wire.out);
         if self.wire.client.phase() == Phase::Quit {
             // Whatever comes of it, the connection ends.
-            let _ = within(client_timeout::QUIT.min(IDLE_MAX), self.wire.event()).await;
+            let goodbye = async {
+                let _ = self.wire.event().await;
+                self.wire.say_goodbye().await;
+            };
+            within(client_timeout::QUIT.min(IDLE_MAX), goodbye).await;
         }
     }
 
@@ -353,6 +427,12 @@ impl<S: Store> Connection<S> {
         if let Some(flight) = self.next.take() {
             self.station.lane.put_back(flight.attempt.handle);
         }
+        if let Some(attempt) = self.rest.take() {
+            let text = format!("{} ended the session between two transactions", self.wire.host);
+            let lost = Failure::ours(trouble(EnhancedCode(4, 4, 2), text));
+            let failure = why.as_ref().unwrap_or(&lost);
+            self.core.settled(attempt.finish(failure, now));
+        }
         let before_mail = matches!(self.wire.client.phase(), Phase::Mail | Phase::Reset);
         let cut = self.wire.interrupted() == Some(Interrupt::Cut);
         match (self.current.take(), &why) {
@@ -362,8 +442,7 @@ impl<S: Store> Connection<S> {
                 self.station.lane.put_back(flight.attempt.handle);
             }
             (Some(flight), Some(failure)) => {
-                let settled = flight.attempt.finish(failure, &self.wire.host, now);
-                self.core.settled(settled);
+                self.core.settled(flight.attempt.finish(failure, now));
             }
             (Some(_), None) => unreachable!("only an idle connection ends without a reason"),
         }
@@ -375,7 +454,7 @@ impl<S: Store> Connection<S> {
         }
         let fruitless = why.filter(|_| !fruitful && !cut);
         if fruitless.is_some() {
-            self.station.hosts.borrow_mut().failed(self.target.address, steady_now);
+            self.station.failed(&self.target, steady_now);
         }
         let Connection { core, station, wire, .. } = self;
         // The socket goes first: another connection may be opened at once.
@@ -415,6 +494,37 @@ async fn send_from_log<S: Store>(wire: &mut Wire, body: &mut LogBody<S>) -> Resu
         }
         wire.be_at_ease();
     }
+}
+
+/// Sends the next chunk of a body: all of one that is in memory, else a part of it.
+async fn send_chunk<S: Store>(
+    wire: &mut Wire,
+    whole: &[u8],
+    body: &mut Body<S>,
+    chunker: &mut Chunker,
+) -> Result<(), Failure> {
+    let (text, is_last) = loop {
+        let (text, is_last) = match body {
+            Body::Memory => (chunker.chunk(whole, true), true),
+            Body::Log(body) => {
+                let part = body.next().await.map_err(unreadable)?;
+                let is_last = body.is_at_end();
+                let octets = part.and_then(|part| part.with(<[u8]>::to_vec));
+                (chunker.chunk(&octets.unwrap_or_default(), is_last), is_last)
+            }
+        };
+        // A chunk of nothing says nothing, unless it is the last.
+        if is_last || !text.is_empty() {
+            break (text, is_last);
+        }
+    };
+    wire.client.chunk(text.len(), is_last, &mut wire.out);
+    if text.len() <= COPIED_MAX {
+        wire.out.extend_from_slice(&text);
+        return Ok(());
+    }
+    wire.flush().await?;
+    wire.write(&text).await
 }
 
 fn unreadable(error: QueueError) -> Failure {

@@ -130,6 +130,13 @@ impl<S: Store> Core<S> {
         self.settled(settle_all(handle, Disposition::Deferred, &reply, "", clock::wall()));
     }
 
+    /// The recipients of a new message wait until `until`, as its sender wants.
+    pub(super) fn postpone(&self, id: QueueId, until: UnixMillis) {
+        if let Some(queue) = self.log(id) {
+            queue.postpone(id, until);
+        }
+    }
+
     /// Recipients wait again until `due`; nothing is logged.
     pub(super) fn put_back(&self, id: QueueId, recipients: &[u16], due: UnixMillis) {
         if let Some(queue) = self.log(id) {

@@ -281,6 +281,9 @@ impl<S: Store> Core<S> {
                 _ => "due: its retry is given out when there is room for more".to_owned(),
             };
         }
+        if pending.postponed {
+            return "its sender wants it kept until then".to_owned();
+        }
         if pending.attempts == 0 {
             return "put off for a moment without an attempt".to_owned();
         }

@@ -3,17 +3,17 @@
 //!
 //! A lane decides nothing about messages, and whether a connection may be opened
 //! or a message of a limited site may go is the governor's word. It hands
-//! messages to connections in order, and after a failure of the whole site
+//! messages to connections in order (`ranks`), and after a failure of the whole site
 //! returns them all, so that nothing waits here for a site that is down.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::accounts::Account;
 use super::parcel::Handle;
+use super::ranks::Ranks;
 use crate::base::ShardId;
 use crate::io::signal::Signal;
 use crate::policy::governor::{Failure, Opening, Why};
@@ -51,7 +51,7 @@ impl Idle {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<Handle>,
+    queue: Ranks<Handle>,
     /// Connections open or being opened.
     connections: u32,
     /// Those of them that are being opened.
@@ -96,7 +96,7 @@ impl Lane {
 
     /// Queues a handle.
     pub(super) fn push(&self, handle: Handle, now: Instant) -> Kick {
-        self.state.borrow_mut().queue.push_back(handle);
+        self.state.borrow_mut().queue.push(handle.priority(), handle);
         self.kick(now)
     }
 
@@ -180,7 +180,7 @@ impl Lane {
         }
         state.slot = None;
         state.taken += 1;
-        state.queue.pop_front()
+        state.queue.pop()
     }
 
     /// The next handle for a connection that still waits for the reply to a
@@ -199,7 +199,7 @@ impl Lane {
     pub(super) fn put_back(&self, handle: Handle) {
         let mut state = self.state.borrow_mut();
         state.taken = state.taken.saturating_sub(1);
-        state.queue.push_front(handle);
+        state.queue.put_back(handle.priority(), handle);
     }
 
     /// True when something waits that may go within `span`.
@@ -211,13 +211,11 @@ impl Lane {
     /// Takes out what waits of these logs.
     pub(super) fn purge(&self, of_log: impl Fn(ShardId) -> bool) -> Vec<Handle> {
         let mut state = self.state.borrow_mut();
-        let (out, kept): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut state.queue).into_iter().partition(|handle| of_log(handle.id.log));
-        state.queue = kept;
+        let out = state.queue.take_out(|handle| of_log(handle.id.log));
         if state.queue.is_empty() {
             self.give_back_slot(&mut state);
         }
-        out.into()
+        out
     }
 
     fn give_back_slot(&self, state: &mut State) {

@@ -3,13 +3,14 @@
 //! One [`Relay`] a shard, in two roles. As *origin* it owns the schedule of the
 //! messages in this shard's logs: it routes recipients (`origin`, by DNS in
 //! `directory`), gives out handles as far as their sites have room and has the
-//! others wait (`waiting`, `outflow`), reads what is due (`due`), makes the retry
-//! schedule from what comes back, sends reports and records outcomes (`settle`,
-//! `bounce`, `joining`, `notice`). As *lane* it delivers what any shard has for the sites whose lanes
-//! lie here (`lane`, `reach`, `connection`, `wire`, `attempt`); `body` reads what
-//! it sends from the log, within the budget of `memory`. A `station` is one site
-//! in both roles; what all shards share about it is its account (`accounts`).
-//! Where a site has a lane on every core nothing crosses.
+//! others wait, by priority (`waiting`, `outflow`, `ranks`), reads what is due
+//! (`due`), makes the retry schedule from what comes back, sends reports and records
+//! outcomes (`settle`, `bounce`, `joining`, `notice`). As *lane* it delivers what any
+//! shard has for the sites whose lanes lie here (`lane`, `reach`, `secure`,
+//! `connection`, `wire`, `attempt`); `body` reads what it sends from the log, within
+//! the budget of `memory`. A `station` is one site in both roles; what all shards
+//! share about it is its account (`accounts`). Where a site has a lane on every core
+//! nothing crosses.
 //!
 //! Called by `shard`: [`Relay::accepted`] after each commit, [`Relay::receive`]
 //! for parcels of other shards, [`Relay::drain`] at the end.
@@ -37,7 +38,9 @@ mod notice;
 mod origin;
 mod outflow;
 mod parcel;
+mod ranks;
 mod reach;
+mod secure;
 mod settle;
 mod station;
 #[cfg(test)]
@@ -61,7 +64,9 @@ use crate::io::dns::{DnsOptions, Resolver};
 use crate::io::executor::spawn;
 use crate::io::signal::Signal;
 use crate::io::store::Store;
+use crate::io::tls;
 use crate::io::watch::Watch;
+use crate::policy::back_off::HostTrouble;
 use crate::policy::route::{Routes, Site};
 use crate::queue::{Queue, Reader};
 
@@ -74,6 +79,7 @@ use lane::Kick;
 pub use memory::BODY_MEMORY_MAX;
 use memory::Memory;
 pub use parcel::{Events, Handle, Mesh, Parcel, Settled};
+pub use secure::authorities;
 use station::{Station, Stations};
 
 /// Handles that a shard has out; further messages wait in the log.
@@ -138,6 +144,10 @@ struct Core<S: Store> {
     events: Box<dyn Events>,
     counters: SharedCounters,
     watch: Watch,
+    /// What TLS connections are made with, once one was.
+    tls_client: RefCell<Option<tls::Client>>,
+    /// Hosts with which TLS has failed lately.
+    tls_trouble: RefCell<HostTrouble>,
     directory: Directory,
     stations: RefCell<Stations>,
     /// Stations that have room for some of what waits for them.
@@ -203,6 +213,8 @@ impl<S: Store> Relay<S> {
             events: parts.events,
             counters: parts.counters,
             watch: Watch::default(),
+            tls_client: RefCell::default(),
+            tls_trouble: RefCell::default(),
             outboxes: RefCell::new(outboxes),
             post: Signal::default(),
             out: Cell::new(0),
@@ -270,6 +282,7 @@ impl<S: Store> Relay<S> {
         self.0.directory.resolver().reload(DnsOptions::from(&config.dns));
         self.0.settings.replace(Rc::new(Settings::new(config)));
         self.0.directory.clear();
+        self.0.tls_client.take();
         self.0.stations.borrow_mut().follow(&self.0.settings().routes);
         // What waits may go now, or go elsewhere: even from a site that is down.
         for station in self.0.stations.borrow().all() {

@@ -1,7 +1,7 @@
 //! Notices of delay: who is told, and that it is once.
 //!
 //! A notice is due with the first deferral that is recorded after a message has
-//! become late. Nothing more is kept about it: whether it is the first, the last
+//! become late: by `queue.delay_notice`, and by what its sender has set (BY). Nothing more is kept about it: whether it is the first, the last
 //! outcome in the log tells, by its time. The notice is durable before the outcome
 //! that would have another one not sent, so that a crash in between can repeat
 //! it and never lose it.
@@ -9,21 +9,15 @@
 use std::rc::Rc;
 
 use super::{Core, Handle};
-use crate::base::{Outcome, UnixMillis};
+use crate::base::{Envelope, Outcome};
 use crate::io::executor::spawn;
 use crate::io::store::Store;
-use crate::policy::retry;
+use crate::policy::times::Times;
 
 impl<S: Store> Core<S> {
-    /// True when the sender of a message that arrived at `arrival` is to be told
-    /// at `now` that it is late, the outcome before being of `last_at`.
-    pub(super) fn notice_due(
-        &self,
-        arrival: UnixMillis,
-        now: UnixMillis,
-        last_at: Option<UnixMillis>,
-    ) -> bool {
-        retry::notice_due(&self.config().queue, arrival, now, last_at)
+    /// The times of a message.
+    pub(super) fn times(&self, envelope: &Envelope) -> Times {
+        Times::new(&self.config().queue, envelope)
     }
 
     /// Looks up in the log whether these deferrals are the first since their
@@ -66,12 +60,12 @@ impl<S: Store> Core<S> {
         deferred: Vec<Outcome>,
     ) -> (Vec<Outcome>, Vec<Outcome>) {
         let Some(queue) = self.log(handle.id) else { return (Vec::new(), deferred) };
-        let arrival = handle.mail.envelope.arrival();
+        let times = self.times(&handle.mail.envelope);
         let (mut first, mut others) = (Vec::new(), Vec::new());
         for outcome in deferred {
             let last = queue.last_outcome(handle.id, outcome.recipient).await;
-            let is_first = last
-                .is_ok_and(|last| self.notice_due(arrival, outcome.at, last.map(|last| last.at)));
+            let is_first =
+                last.is_ok_and(|last| times.notice_due(outcome.at, last.map(|last| last.at)));
             if is_first { first.push(outcome) } else { others.push(outcome) }
         }
         (first, others)

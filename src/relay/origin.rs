@@ -83,6 +83,11 @@ impl<S: Store> Core<S> {
         commit: Option<Place>,
         size: u64,
     ) {
+        let hold_until = envelope.terms.as_ref().and_then(|terms| terms.kept_until());
+        if let Some(until) = hold_until.filter(|until| *until > clock::wall()) {
+            self.postpone(id, until);
+            return;
+        }
         let all: Indices = (0..envelope.recipients.len() as u16).collect();
         if self.room() == 0 {
             self.put_back(id, &all, clock::wall());

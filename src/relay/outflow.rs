@@ -1,7 +1,7 @@
 //! What an origin has for one site: how many handles are out for it, how many may
 //! be, and the recipients that wait until there is room. They wait by id alone,
-//! in order of age: no envelope, no body, no timer, and nothing looks at them
-//! before their turn. So a site that takes little costs as little as its mail
+//! by priority and in order of age (`ranks`): no envelope, no body, no timer, and
+//! nothing looks at them before their turn. So a site that takes little costs as little as its mail
 //! takes to be stored, however much of it there is.
 //!
 //! Used by `origin`, which has the handles; pure.
@@ -11,6 +11,7 @@ use std::collections::BinaryHeap;
 
 use smallvec::{SmallVec, smallvec};
 
+use super::ranks::Turns;
 use crate::base::{Place, QueueId, ShardId};
 
 /// Handles that may always be out for a site that works, however many are out
@@ -33,7 +34,50 @@ pub(super) struct Limits {
     pub(super) probing: bool,
 }
 
-type Waiting = BinaryHeap<Reverse<(Place, u16)>>;
+type Heap = BinaryHeap<Reverse<(Place, u16)>>;
+
+/// What waits of one log: the oldest first, by priority, the highest first.
+struct Waiting {
+    lines: SmallVec<[(i8, Heap); 1]>,
+    turns: Turns,
+}
+
+impl Waiting {
+    fn line(&mut self, priority: i8) -> &mut Heap {
+        let at = self.lines.partition_point(|(known, _)| *known > priority);
+        if self.lines.get(at).is_none_or(|(known, _)| *known != priority) {
+            self.lines.insert(at, (priority, Heap::new()));
+        }
+        &mut self.lines[at].1
+    }
+
+    /// The recipients of one message that are next, with its priority and place.
+    fn take(&mut self) -> Option<(i8, Place, SmallVec<[u16; 1]>)> {
+        let firsts = self.lines.iter().map(|(_, heap)| heap.peek().map(|Reverse(first)| *first));
+        let at = self.turns.next(firsts)?;
+        let (priority, heap) = &mut self.lines[at];
+        let priority = *priority;
+        let Reverse((place, recipient)) = heap.pop()?;
+        let mut recipients: SmallVec<[u16; 1]> = smallvec![recipient];
+        while let Some(&Reverse((_, recipient))) = heap.peek().filter(|next| next.0.0 == place) {
+            recipients.push(recipient);
+            heap.pop();
+        }
+        if self.lines.len() > 1 && self.lines[at].1.is_empty() {
+            self.lines.remove(at);
+        }
+        Some((priority, place, recipients))
+    }
+
+    /// Gives back room that is not needed.
+    fn shrink(&mut self) {
+        for (_, heap) in &mut self.lines {
+            if heap.capacity() > ROOM_KEPT && heap.capacity() > 4 * heap.len() {
+                heap.shrink_to(2 * heap.len());
+            }
+        }
+    }
+}
 
 /// See the module's comment.
 #[derive(Default)]
@@ -42,6 +86,8 @@ pub(super) struct Outflow {
     /// By log: those that this shard has open, nearly always one.
     waiting: SmallVec<[(ShardId, Waiting); 1]>,
     count: usize,
+    /// Those of them that are urgent: of a priority above 0.
+    urgent: usize,
 }
 
 impl Outflow {
@@ -77,10 +123,20 @@ impl Outflow {
     }
 
     /// Recipients that should be taken out now: none until half of the window is
-    /// free, so that they come in batches.
+    /// free, so that they come in batches. Urgent ones do not wait for that.
     pub(super) fn wanted(&self, limits: Limits) -> usize {
         let window = Self::window(limits);
-        if self.count == 0 || self.out > window / 2 { 0 } else { window - self.out }
+        let free = window.saturating_sub(self.out);
+        match self.count {
+            0 => 0,
+            _ if self.out <= window / 2 => free,
+            _ => free.min(self.urgent),
+        }
+    }
+
+    /// True when a new message of this priority may go ahead of all that waits.
+    pub(super) fn is_in_turn(&self, priority: i8) -> bool {
+        self.count == 0 || (priority > 0 && self.urgent == 0)
     }
 
     /// A handle has gone out.
@@ -94,39 +150,32 @@ impl Outflow {
     }
 
     /// These recipients wait.
-    pub(super) fn park(&mut self, id: QueueId, recipients: &[u16]) {
+    pub(super) fn park(&mut self, id: QueueId, recipients: &[u16], priority: i8) {
         self.count += recipients.len();
+        self.urgent += if priority > 0 { recipients.len() } else { 0 };
         let elements = recipients.iter().map(|&recipient| Reverse((id.place, recipient)));
-        match self.waiting.iter_mut().find(|(log, _)| *log == id.log) {
-            Some((_, heap)) => heap.extend(elements),
-            None => self.waiting.push((id.log, elements.collect())),
-        }
+        let at = self.waiting.iter().position(|(log, _)| *log == id.log).unwrap_or_else(|| {
+            let waiting = Waiting { lines: SmallVec::new(), turns: Turns::default() };
+            self.waiting.push((id.log, waiting));
+            self.waiting.len() - 1
+        });
+        self.waiting[at].1.line(priority).extend(elements);
     }
 
-    /// Takes out the oldest: of `most` messages at most. What waits in several logs
-    /// is taken from another one first each time.
+    /// Takes out what is next, by priority and age: of `most` messages at most. What
+    /// waits in several logs is taken from another one first each time.
     pub(super) fn take(&mut self, most: usize) -> Vec<(QueueId, SmallVec<[u16; 1]>)> {
-        let mut taken: Vec<(QueueId, SmallVec<[u16; 1]>)> = Vec::new();
-        for (log, heap) in &mut self.waiting {
-            while let Some(&Reverse((place, recipient))) = heap.peek() {
-                let id = QueueId { log: *log, place };
-                let is_full = taken.len() >= most;
-                match taken.last_mut() {
-                    Some((last, recipients)) if *last == id => {
-                        // A recipient can wait twice: it was held and released.
-                        if recipients.last() != Some(&recipient) {
-                            recipients.push(recipient);
-                        }
-                    }
-                    _ if is_full => break,
-                    _ => taken.push((id, smallvec![recipient])),
-                }
-                heap.pop();
-                self.count -= 1;
+        let mut taken = Vec::new();
+        for (log, waiting) in &mut self.waiting {
+            while taken.len() < most {
+                let Some((priority, place, mut recipients)) = waiting.take() else { break };
+                self.count -= recipients.len();
+                self.urgent -= if priority > 0 { recipients.len() } else { 0 };
+                // A recipient can wait twice: it was held and released.
+                recipients.dedup();
+                taken.push((QueueId { log: *log, place }, recipients));
             }
-            if heap.capacity() > ROOM_KEPT && heap.capacity() > 4 * heap.len() {
-                heap.shrink_to(2 * heap.len());
-            }
+            waiting.shrink();
         }
         if self.count == 0 {
             self.waiting = SmallVec::new();
@@ -150,10 +199,10 @@ mod tests {
     fn the_oldest_come_first_and_recipients_of_a_message_together() {
         let mut flow = Outflow::default();
         for offset in [8, 2, 6, 4] {
-            flow.park(id(0, offset), &[1, 0]);
+            flow.park(id(0, offset), &[1, 0], 0);
         }
-        flow.park(id(0, 2), &[1]);
-        flow.park(id(3, 1), &[7]);
+        flow.park(id(0, 2), &[1], 0);
+        flow.park(id(3, 1), &[7], 0);
         assert_eq!(flow.waiting(), 10);
         let order = |taken: &[(QueueId, SmallVec<[u16; 1]>)]| {
             taken.iter().map(|(id, to)| (id.place.offset, to.to_vec())).collect::<Vec<_>>()
@@ -162,10 +211,38 @@ mod tests {
         assert_eq!(flow.waiting(), 5);
         // The other log's turn.
         assert_eq!(order(&flow.take(1)), [(1, vec![7])]);
-        flow.park(id(3, 2), &[7]);
+        flow.park(id(3, 2), &[7], 0);
         assert_eq!(order(&flow.take(1)), [(6, vec![0, 1])]);
         assert_eq!(order(&flow.take(9)), [(2, vec![7]), (8, vec![0, 1])]);
         assert_eq!((flow.waiting(), flow.take(9).len()), (0, 0));
+    }
+
+    #[test]
+    fn the_urgent_go_first_and_do_not_wait_for_half_of_the_window() {
+        let mut flow = Outflow::default();
+        for n in 0..40 {
+            flow.park(id(0, n), &[0], 0);
+        }
+        let limits = Limits { free: 20, ..Limits::default() };
+        (0..15).for_each(|_| flow.went_out());
+        assert_eq!(flow.wanted(limits), 0);
+        assert!(flow.is_in_turn(1) && !flow.is_in_turn(0) && !flow.is_in_turn(-1));
+        flow.park(id(0, 90), &[1, 0], 5);
+        flow.park(id(0, 80), &[0], 5);
+        flow.park(id(0, 2), &[1], -3);
+        assert!(!flow.is_in_turn(9), "others are as urgent, and older");
+        assert_eq!(flow.wanted(limits), 3);
+        let taken: Vec<_> =
+            flow.take(2).into_iter().map(|(id, to)| (id.place.offset, to.to_vec())).collect();
+        assert_eq!(taken, [(80, vec![0]), (90, vec![0, 1])]);
+        assert_eq!((flow.wanted(limits), flow.waiting()), (0, 41));
+        // The rest by priority and age, with a turn for the oldest of all.
+        let order: Vec<_> =
+            flow.take(99).into_iter().map(|(id, to)| (id.place.offset, to[0])).collect();
+        let place = |wanted| order.iter().position(|other| *other == wanted);
+        assert_eq!((place((0, 0)), place((39, 0))), (Some(0), Some(40)));
+        assert!(place((2, 1)) < Some(16), "it was the oldest soon: {order:?}");
+        assert_eq!((flow.waiting(), flow.urgent), (0, 0));
     }
 
     #[test]
@@ -180,7 +257,7 @@ mod tests {
         let limits = Limits { free: 40, ..limits };
         assert_eq!(flow.wanted(limits), 0, "nothing waits");
         for n in 0..100 {
-            flow.park(id(0, n), &[0]);
+            flow.park(id(0, n), &[0], 0);
         }
         assert_eq!(flow.wanted(limits), 40);
         (0..30).for_each(|_| flow.went_out());
@@ -195,10 +272,10 @@ mod tests {
         let mut flow = Outflow::default();
         assert_eq!(size_of::<Reverse<(Place, u16)>>(), 12);
         for n in 0..10_000 {
-            flow.park(id(0, n), &[0]);
+            flow.park(id(0, n), &[0], 0);
         }
         flow.take(9_000);
-        let (_, heap) = &flow.waiting[0];
+        let (_, heap) = &flow.waiting[0].1.lines[0];
         assert!(heap.len() == 1000 && heap.capacity() <= 4000, "{}", heap.capacity());
     }
 }

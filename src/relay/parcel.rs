@@ -12,7 +12,9 @@ use smallvec::SmallVec;
 
 use crate::base::envelope::SharedMail;
 use crate::base::{Envelope, Location, Mail, Outcome, QueueId, ShardId};
+use crate::io::tls;
 use crate::policy::route::Site;
+use crate::proto::smtp::client::Offer;
 
 /// One message to be delivered to some of its recipients, at one site.
 #[derive(Clone, Debug)]
@@ -41,6 +43,11 @@ impl Handle {
         self.recipients.iter().map(|index| &*self.mail.envelope.recipients[usize::from(*index)])
     }
 
+    /// The priority of the message.
+    pub(super) fn priority(&self) -> i8 {
+        self.mail.envelope.terms.as_ref().map_or(0, |terms| terms.priority)
+    }
+
     /// The same without a body in memory: it has to be read from the log.
     pub(super) fn without_body(&self) -> Handle {
         if self.mail.body.is_empty() {
@@ -63,8 +70,23 @@ pub struct Settled {
     pub handle: Handle,
     /// An outcome for each of its recipients, or none: nothing was attempted.
     pub outcomes: SmallVec<[Outcome; 1]>,
-    /// The next hop knows DSN (RFC 3461): what it took it reports on itself.
-    pub confirms: bool,
+    /// What the next hop sees to itself.
+    pub knows: Knows,
+}
+
+/// What a next hop sees to itself of a message that it took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Knows {
+    /// DSN (RFC 3461): it reports.
+    pub dsn: bool,
+    /// DELIVERBY (RFC 2852): it heeds the time.
+    pub deliver_by: bool,
+}
+
+impl From<Offer> for Knows {
+    fn from(offer: Offer) -> Self {
+        Knows { dsn: offer.dsn, deliver_by: offer.deliver_by.is_some() }
+    }
 }
 
 /// What shards send one another, in batches.
@@ -101,6 +123,10 @@ pub trait Mesh: 'static {
 pub trait Events: 'static {
     /// An outcome was decided for a recipient.
     fn outcome(&self, id: QueueId, envelope: &Envelope, outcome: &Outcome);
+    /// A TLS handshake with a next hop, which logs name `host`, was done.
+    fn secured(&self, _host: &str, _facts: &tls::Facts) {}
+    /// One failed; with `is_strict` mail does not go without.
+    fn not_secured(&self, _host: &str, _why: &str, _is_strict: bool) {}
     /// A report about `id` is durable as message `report`.
     fn reported(&self, report: QueueId, envelope: &Envelope, id: QueueId);
 }

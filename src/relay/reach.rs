@@ -6,7 +6,9 @@
 //! is tried beside it, so that a network without one of the two costs a moment
 //! and not a time-out (RFC 8305). Addresses that failed lately are tried last.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +21,10 @@ use crate::io::dns::DnsFailure;
 use crate::io::executor::{sleep, spawn, within};
 use crate::io::net::Stream;
 use crate::io::store::Store;
+use crate::io::unix;
 use crate::policy::governor::Failure;
 use crate::policy::mx::{self, NoAddress, Verdict};
-use crate::policy::route::{Hop, Host};
+use crate::policy::route::{Hop, Host, Way};
 
 /// Addresses tried for one connection, over all hosts.
 const ADDRESSES_MAX: usize = 10;
@@ -37,12 +40,21 @@ pub(super) enum Unreachable {
     Ever(Reply),
 }
 
+/// Where a connection is made to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Inet(SocketAddr),
+    Socket(Box<str>),
+}
+
 /// An address of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    pub(super) address: SocketAddr,
+    pub(super) place: Place,
     /// The host's name, if it was found by one.
     pub(super) name: Option<Box<str>>,
+    /// What is spoken there.
+    pub(super) way: Way,
     /// The host's rank.
     rank: u16,
 }
@@ -51,9 +63,36 @@ impl Target {
     /// As logs and reports name it: `mx1.example.org[192.0.2.1]:25` or
     /// `192.0.2.1:25`.
     pub(super) fn label(&self) -> String {
-        match &self.name {
-            Some(name) => format!("{name}[{}]:{}", self.address.ip(), self.address.port()),
-            None => self.address.to_string(),
+        match (&self.name, &self.place) {
+            (Some(name), Place::Inet(address)) => {
+                format!("{name}[{}]:{}", address.ip(), address.port())
+            }
+            (None, Place::Inet(address)) => address.to_string(),
+            (_, Place::Socket(path)) => path.to_string(),
+        }
+    }
+
+    /// The address, unless it is a socket of this machine.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self.place {
+            Place::Inet(address) => Some(address),
+            Place::Socket(_) => None,
+        }
+    }
+
+    /// What a certificate is to be for.
+    pub(super) fn certified_name(&self) -> String {
+        match (&self.name, &self.place) {
+            (Some(name), _) => name.to_string(),
+            (None, Place::Inet(address)) => address.ip().to_string(),
+            (None, Place::Socket(_)) => String::new(),
+        }
+    }
+
+    async fn connect(&self, limit: Duration) -> io::Result<Stream> {
+        match &self.place {
+            Place::Inet(address) => Stream::connect(*address, limit).await,
+            Place::Socket(path) => unix::connect(Path::new(&**path), limit).await,
         }
     }
 }
@@ -119,7 +158,8 @@ impl<S: Store> Search<S> {
             } else if let Some(hop) = self.hops.next() {
                 let targets = self.targets(&hop).await;
                 let (hosts, now) = (self.station.hosts.borrow(), clock::monotonic());
-                let is_fresh = |target: &Target| hosts.until(target.address, now).is_none();
+                let rests = |address| hosts.until(address, now).is_some();
+                let is_fresh = |target: &Target| !target.address().is_some_and(rests);
                 let (fresh, resting): (Vec<_>, Vec<_>) = targets.into_iter().partition(is_fresh);
                 self.fresh = fresh;
                 self.resting.extend(resting);
@@ -134,8 +174,14 @@ impl<S: Store> Search<S> {
 
     /// A connection was of no use.
     pub(super) fn failed(&mut self, target: &Target, failure: Failure) {
-        self.station.hosts.borrow_mut().failed(target.address, clock::monotonic());
+        self.station.failed(target, clock::monotonic());
         self.failure = Some(failure);
+    }
+
+    /// A connection was of no use, but another to the same address may be.
+    pub(super) fn again(&mut self, target: Target) {
+        self.tried -= 1;
+        self.fresh.insert(0, target);
     }
 
     fn verdict(&mut self) -> Unreachable {
@@ -169,6 +215,10 @@ impl<S: Store> Search<S> {
     async fn targets(&mut self, hop: &Hop) -> Vec<Target> {
         let (addresses, name, missing) = match &hop.host {
             Host::Address(address) => (vec![*address], None, None),
+            Host::Socket(path) => {
+                let (place, name) = (Place::Socket(path.clone()), None);
+                return vec![Target { place, name, way: hop.way, rank: hop.rank }];
+            }
             Host::Name(name) => {
                 let lookup = self.core.directory.resolver().addresses(name).await;
                 match lookup.result {
@@ -205,8 +255,9 @@ impl<S: Store> Search<S> {
         in_turn
             .into_iter()
             .map(|address| Target {
-                address: SocketAddr::new(address, hop.port),
+                place: Place::Inet(SocketAddr::new(address, hop.port)),
                 name: name.clone(),
+                way: hop.way,
                 rank: hop.rank,
             })
             .collect()
@@ -226,7 +277,7 @@ impl<S: Store> Search<S> {
                 trying.push(target.clone());
                 let say = say.clone();
                 tasks.push(spawn(async move {
-                    let connected = Stream::connect(target.address, limit).await;
+                    let connected = target.connect(limit).await;
                     let _ = say.try_send((connected, target));
                 }));
             }
@@ -277,18 +328,16 @@ impl<S: Store> Search<S> {
     /// The host of a connection to ourselves, by way of a mail exchanger that is
     /// this server: its mail would go round in circles.
     fn own_mail(&self, stream: &Stream, target: &Target) -> Option<Box<str>> {
-        if self.is_static {
-            return None;
-        }
+        let address = target.address().filter(|_| !self.is_static)?;
         let local = stream.local_addr().ok()?.ip();
         let config = self.core.config();
         let mut listeners = config.listeners.iter().flat_map(|listener| &listener.addresses);
         let is_ours = listeners.any(|own| {
-            own.port() == target.address.port()
-                && (own.ip() == target.address.ip()
-                    || (own.ip().is_unspecified() && local == target.address.ip()))
+            own.port() == address.port()
+                && (own.ip() == address.ip()
+                    || (own.ip().is_unspecified() && local == address.ip()))
         });
-        let host = target.name.clone().unwrap_or_else(|| target.address.ip().to_string().into());
+        let host = target.name.clone().unwrap_or_else(|| address.ip().to_string().into());
         is_ours.then_some(host)
     }
 }
@@ -335,9 +384,15 @@ mod tests {
     #[test]
     fn hosts_are_named_as_in_other_logs() {
         let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
-        let mut target = Target { address, name: None, rank: 0 };
+        let (place, way) = (Place::Inet(address), Way::Smtp);
+        let mut target = Target { place, name: None, way, rank: 0 };
         assert_eq!(target.label(), "192.0.2.1:25");
+        assert_eq!(target.certified_name(), "192.0.2.1");
         target.name = Some("mx.example.org".into());
         assert_eq!(target.label(), "mx.example.org[192.0.2.1]:25");
+        assert_eq!(target.certified_name(), "mx.example.org");
+        let place = Place::Socket("/run/lmtp".into());
+        let socket = Target { place, name: None, way: Way::Lmtp, rank: 0 };
+        assert_eq!(socket.label(), "/run/lmtp");
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::memory::Kept;
+use super::parcel::Knows;
 use super::{Core, Handle, Parcel, Settled};
 use crate::base::envelope::SharedMail;
 use crate::base::{Disposition, Mail, Outcome, QueueId, ShardId};
@@ -28,7 +29,7 @@ impl<S: Store> Core<S> {
 
     /// Sends a handle home untouched.
     pub(super) fn release(self: &Rc<Self>, handle: Handle) {
-        self.settled(Settled { handle, outcomes: SmallVec::new(), confirms: false });
+        self.settled(Settled { handle, outcomes: SmallVec::new(), knows: Knows::default() });
     }
 
     /// A handle is home.
@@ -56,26 +57,24 @@ impl<S: Store> Core<S> {
     /// Decides what outcomes mean, reports and records them. `kept` is a hold on
     /// the body.
     pub(super) fn judge(self: &Rc<Self>, settled: Settled, kept: Kept) {
-        let Settled { handle, mut outcomes, confirms } = settled;
+        let Settled { handle, mut outcomes, knows } = settled;
         for outcome in &mut outcomes {
             self.decide(&handle, outcome);
         }
         self.note_late(&handle, &outcomes);
-        self.report_or_record(handle, kept, outcomes, confirms);
+        self.report_or_record(handle, kept, outcomes, knows);
     }
 
     /// With these deferrals it is decided whether a notice of the delay is sent:
     /// what waits for its site need not be woken for that any more.
     fn note_late(&self, handle: &Handle, outcomes: &[Outcome]) {
-        let arrival = handle.mail.envelope.arrival();
-        let is_late = |outcome: &&Outcome| {
-            outcome.disposition == Disposition::Deferred
-                && self.notice_due(arrival, outcome.at, None)
-        };
-        let late: SmallVec<[u16; 1]> =
-            outcomes.iter().filter(is_late).map(|outcome| outcome.recipient).collect();
-        if let (Some(queue), false) = (self.log(handle.id), late.is_empty()) {
-            queue.set_noticed(handle.id, &late);
+        let times = self.times(&handle.mail.envelope);
+        let Some(queue) = self.log(handle.id) else { return };
+        for outcome in outcomes.iter().filter(|o| o.disposition == Disposition::Deferred) {
+            let moments = times.moments_passed(outcome.at);
+            if moments > 0 {
+                queue.set_noticed(handle.id, &[outcome.recipient], moments);
+            }
         }
     }
 
@@ -85,21 +84,25 @@ impl<S: Store> Core<S> {
             return;
         }
         let config = self.config();
-        let arrival = handle.mail.envelope.arrival();
-        if outcome.attempts == handle.attempts {
+        let times = self.times(&handle.mail.envelope);
+        let (at, attempts, reply) = (outcome.at, outcome.attempts, &outcome.reply);
+        let next = if attempts == handle.attempts {
             // It was not tried, its site had no room: it waits on, unless it has
             // waited too long.
-            outcome.next_attempt = outcome.at;
-            if outcome.at >= arrival.plus(config.queue.expire) {
-                outcome.disposition = Disposition::Expired;
-            }
-            return;
-        }
-        let (attempts, reply) = (outcome.attempts, &outcome.reply);
-        let jitter = jitter(handle.id, attempts);
-        match after_deferral(&config.queue, arrival, outcome.at, attempts, reply, jitter) {
+            if at >= times.until { Next::Expired } else { Next::At(at) }
+        } else {
+            let jitter = jitter(handle.id, attempts);
+            after_deferral(&config.queue, &times, at, attempts, reply, jitter)
+        };
+        match next {
             Next::At(time) => outcome.next_attempt = time,
-            Next::Expired => outcome.disposition = Disposition::Expired,
+            Next::Expired => {
+                outcome.next_attempt = at;
+                outcome.disposition = Disposition::Expired;
+                if times.is_up(at) {
+                    outcome.reply = times.time_is_up(Some(&outcome.reply));
+                }
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::accounts::{Account, Accounts};
 use super::lane::Lane;
 use super::outflow::Outflow;
+use super::reach::Target;
 use crate::base::ShardId;
 use crate::policy::back_off::HostTrouble;
 use crate::policy::lanes::Split;
@@ -49,6 +50,13 @@ impl Station {
     /// Messages over one connection.
     pub(super) fn messages_per_connection(&self) -> u32 {
         self.site.borrow().limits.messages_per_connection.value
+    }
+
+    /// A connection to an address was of no use.
+    pub(super) fn failed(&self, target: &Target, now: Instant) {
+        if let Some(address) = target.address() {
+            self.hosts.borrow_mut().failed(address, now);
+        }
     }
 
     /// What is left to know about the site.

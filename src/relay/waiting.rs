@@ -12,7 +12,7 @@ use super::origin::Came;
 use super::outflow::Limits;
 use super::station::Station;
 use super::{Core, Handle, OUT_MAX};
-use crate::base::EnhancedCode;
+use crate::base::{Disposition, EnhancedCode};
 use crate::io::clock;
 use crate::io::store::Store;
 use crate::policy::governor::Failure;
@@ -42,9 +42,21 @@ impl<S: Store> Core<S> {
             self.put_back(handle.id, &handle.recipients, clock::wall());
             return;
         }
+        let now = clock::wall();
+        let times = self.times(&handle.mail.envelope);
+        if times.is_up(now) {
+            let failure = Failure::ours(times.time_is_up(None));
+            let kept = self.hold(&handle.mail);
+            let mut settled = settle_untried(handle, &failure, now);
+            for outcome in &mut settled.outcomes {
+                outcome.disposition = Disposition::Expired;
+            }
+            self.judge(settled, kept);
+            return;
+        }
         let may_go = {
             let flow = station.flow.borrow();
-            let in_turn = came == Came::Waited || flow.waiting() == 0;
+            let in_turn = came == Came::Waited || flow.is_in_turn(handle.priority());
             in_turn
                 && flow.has_room(self.limits(station))
                 && station.account.closed_for(clock::monotonic()).is_none()
@@ -80,20 +92,17 @@ impl<S: Store> Core<S> {
     /// something has to be said to the sender.
     fn park(self: &Rc<Self>, station: &Rc<Station>, handle: Handle) {
         let now = clock::wall();
-        let arrival = handle.mail.envelope.arrival();
-        let (expiry, notice) = {
-            let queue = &self.config().queue;
-            (arrival.plus(queue.expire), queue.delay_notice.map(|after| arrival.plus(after)))
-        };
-        let is_noticed = || {
+        let times = self.times(&handle.mail.envelope);
+        let passed = times.moments_passed(now);
+        let is_untold = passed > 0 && {
             let message = self.log(handle.id).and_then(|queue| queue.message(handle.id));
-            message.is_none_or(|message| {
+            message.is_some_and(|message| {
                 let mut pending = message.recipients.iter();
-                pending.all(|r| r.noticed || !handle.recipients.contains(&r.recipient))
+                pending.any(|r| r.noticed < passed && handle.recipients.contains(&r.recipient))
             })
         };
-        let notice = notice.filter(|notice| *notice > now || !is_noticed());
-        let wake = notice.map_or(expiry, |notice| notice.min(expiry));
+        let next = times.next_moment(now).map_or(times.until, |next| next.min(times.until));
+        let wake = if is_untold { now } else { next };
         if wake <= now {
             let failure = self.why_not(station);
             let kept = self.hold(&handle.mail);
@@ -102,7 +111,7 @@ impl<S: Store> Core<S> {
             self.put_back(handle.id, &handle.recipients, now.plus(CROWDED_WAIT));
         } else if let Some(queue) = self.log(handle.id) {
             queue.park(handle.id, &handle.recipients, wake);
-            station.flow.borrow_mut().park(handle.id, &handle.recipients);
+            station.flow.borrow_mut().park(handle.id, &handle.recipients, handle.priority());
             self.counters.borrow_mut().parked += handle.recipients.len() as u64;
             // There may be room already: what is out may all have come home
             // before this one queued up.

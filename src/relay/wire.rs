@@ -15,9 +15,10 @@ use super::memory::{Part, Room};
 use crate::base::EnhancedCode;
 use crate::base::limits::{PEER_REPLY_LINE_MAX, client_timeout};
 use crate::io::clock;
-use crate::io::net::Stream;
+use crate::io::tls::{self, Conn};
 use crate::io::watch::{Guard, Interrupt};
 use crate::policy::governor::Failure;
+use crate::proto::sasl::Binding;
 use crate::proto::smtp::client::{Client, End, Event, Phase};
 
 /// Room that is kept for what is to be written, in bytes.
@@ -31,7 +32,7 @@ pub(super) struct Wire {
     pub(super) out: Vec<u8>,
     /// The server refused a message before it had the whole of it.
     pub(super) refused_early: bool,
-    stream: Stream,
+    conn: Conn,
     guard: Guard,
     /// Replies read before the one that is awaited, and since when it is.
     awaits: (u64, Instant),
@@ -76,13 +77,13 @@ enum Pause {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream, guard: Guard, host: String, client: Client) -> Self {
+    pub(super) fn new(conn: Conn, guard: Guard, host: String, client: Client) -> Self {
         Wire {
             host,
             client,
             out: Vec::new(),
             refused_early: false,
-            stream,
+            conn,
             guard,
             awaits: (0, clock::monotonic()),
             input: vec![0; PEER_REPLY_LINE_MAX].into(),
@@ -95,6 +96,36 @@ impl Wire {
     /// Why the stream was ended by us, if it was.
     pub(super) fn interrupted(&self) -> Option<Interrupt> {
         self.guard.interrupted()
+    }
+
+    /// Makes a TLS handshake with the server `name` within `limit`.
+    ///
+    /// # Errors
+    /// Why there is no TLS; the connection is of no more use.
+    pub(super) async fn shake(
+        &mut self,
+        client: &tls::Client,
+        name: &str,
+        verify: tls::Verify<'_>,
+        limit: Duration,
+    ) -> Result<(), tls::Failure> {
+        assert!(self.from == self.to, "the engine has seen all that came in the clear");
+        self.conn.connect_tls(client, name, verify, limit).await
+    }
+
+    /// What is known of TLS on the connection, if it is on.
+    pub(super) fn tls(&self) -> Option<&tls::Facts> {
+        self.conn.tls()
+    }
+
+    /// What SASL can bind an exchange to.
+    pub(super) fn bindings(&self) -> Vec<Binding> {
+        self.conn.bindings()
+    }
+
+    /// Ends TLS as it is to be ended.
+    pub(super) async fn say_goodbye(&mut self) {
+        self.conn.say_goodbye().await;
     }
 
     /// The next event; an error, in the words for those concerned, when the
@@ -131,7 +162,7 @@ impl Wire {
         self.compact();
         let patience = self.patience();
         self.guard.arm(patience);
-        let read = self.stream.read(&mut self.input[self.to..]).await;
+        let read = self.conn.read(&mut self.input[self.to..]).await;
         self.guard.disarm();
         match read {
             Ok(0) => Err(self.lost(None)),
@@ -223,14 +254,17 @@ impl Wire {
         from: &mut usize,
     ) -> Poll<io::Result<Pause>> {
         loop {
-            let stream = &mut self.stream;
+            let conn = &mut self.conn;
             let written = source.with(|bytes| match &bytes[*from..] {
                 [] => None,
-                rest => Some(stream.poll_write(cx, rest)),
+                rest => Some(conn.poll_write(cx, rest)),
             });
             match written {
                 None => return Poll::Ready(Ok(Pause::TakenAway)),
-                Some(None) => return Poll::Ready(Ok(Pause::Sent)),
+                Some(None) => match self.conn.poll_flush(cx) {
+                    Poll::Ready(flushed) => return Poll::Ready(flushed.map(|()| Pause::Sent)),
+                    Poll::Pending => return self.poll_hear(cx),
+                },
                 Some(Some(Poll::Ready(Ok(0)))) => {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -250,7 +284,7 @@ impl Wire {
             return Poll::Pending;
         }
         self.compact();
-        let read = self.stream.poll_read(cx, &mut self.input[self.to..]);
+        let read = self.conn.poll_read(cx, &mut self.input[self.to..]);
         read.map_ok(|len| {
             self.to += len;
             if len == 0 { Pause::Closed } else { Pause::Heard }
@@ -282,9 +316,7 @@ impl Wire {
                 Err(self.peer_said())
             }
             Event::Closed(end) => Err(self.closed(end)),
-            Event::Ready | Event::Refused { .. } | Event::SendBody => {
-                unreachable!("no command waits for a reply")
-            }
+            _ => unreachable!("no command waits for a reply"),
         }
     }
 

@@ -49,8 +49,9 @@ impl<S: Store> Desk<S> {
         let all = Arc::new(Selection::default());
         let found = named(&self.logs, &*self.guide, &[id], &all, ALL).await.pop()?;
         let standings = self.standings(&found);
+        let terms = found.envelope.terms.clone();
         let (listed, helo, client) = listed(found);
-        Some(Shown { listed, standings, helo, client })
+        Some(Shown { listed, standings, helo, client, terms })
     }
 
     fn standings(&self, found: &Found<S>) -> Vec<Standing> {
@@ -129,6 +130,7 @@ fn recipients(
             out: pending.out,
             waiting: pending.waiting,
             held: pending.held,
+            postponed: pending.postponed,
             last: outcomes.iter().find(|o| o.recipient == pending.recipient).cloned(),
         })
         .collect()

@@ -10,8 +10,10 @@ use hdrhistogram::Histogram;
 
 use super::select::Selection;
 use crate::base::counters::Counters;
+use crate::base::terms::Terms;
 use crate::base::{Outcome, QueueId, ShardId, UnixMillis};
 pub use crate::io::dns::DnsFigures;
+use crate::io::tls;
 pub use crate::queue::Action;
 pub use crate::relay::{SiteState, SiteTotals, Standing};
 
@@ -54,6 +56,8 @@ pub enum Request<C> {
     },
     /// Use this configuration from now on.
     Reload(Arc<C>),
+    /// Do the handshakes that begin from now on with this.
+    Tls(tls::Server),
     /// Stop accepting, finish what is in flight within `grace`, flush, end.
     Drain {
         /// How long transactions may take to finish.
@@ -182,6 +186,8 @@ pub struct ListedRecipient {
     pub waiting: bool,
     /// Held back by an operator.
     pub held: bool,
+    /// Its sender wants it kept until `next_attempt`.
+    pub postponed: bool,
     /// The last outcome, if there was one.
     pub last: Option<Outcome>,
 }
@@ -197,6 +203,8 @@ pub struct Shown {
     pub helo: String,
     /// Address of the client; empty for mail made here.
     pub client: String,
+    /// The terms on which it was taken, if there are any.
+    pub terms: Option<Box<Terms>>,
 }
 
 /// The files of a shard's logs, added up.
@@ -227,6 +235,8 @@ pub struct ShardSnapshot {
     pub counters: Counters,
     /// Open sessions.
     pub sessions: u64,
+    /// Memory that they and their buffers take, in bytes.
+    pub receive_memory: u64,
     /// Messages in its logs that are not settled.
     pub queued_messages: u64,
     /// Their bytes.

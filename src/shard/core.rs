@@ -16,6 +16,7 @@ use crate::io::executor::{Task, sleep, spawn, within};
 use crate::io::uring::UringStore;
 use crate::queue::Queue;
 use crate::receive;
+use crate::receive::meters::Meters;
 use crate::relay::{Accounts, Parcel, Parts, Relay, TICK};
 
 use super::answer::Desk;
@@ -24,6 +25,7 @@ use super::hooks::{Back, Front};
 use super::logs::{Begun, Logs, begin_logs, log_dir, read_queue};
 use super::maillog::MailLog;
 use super::mesh::ShardMesh;
+use super::turns::{self, Turn, Turns};
 use super::{Config, Recovered, ShardPlan};
 
 /// How often log lines are shipped to the writer.
@@ -47,6 +49,9 @@ pub(super) struct Channels {
     pub(super) parcels: Receiver<Parcel>,
     pub(super) mesh: Vec<Sender<Parcel>>,
     pub(super) accounts: Arc<Accounts>,
+    pub(super) meters: Arc<Meters>,
+    pub(super) turns: Receiver<Turn>,
+    pub(super) all_turns: Vec<Sender<Turn>>,
 }
 
 /// The parts of a running shard.
@@ -75,9 +80,12 @@ pub(super) async fn run(mut plan: ShardPlan, channels: Channels) {
         }
     };
     let listeners = std::mem::take(&mut plan.listeners);
-    let core = Rc::new(build(plan, logs, channels.mesh, channels.accounts));
+    let shared = (channels.accounts, channels.meters);
+    let turns = Turns::new(channels.all_turns);
+    let core = Rc::new(build(plan, logs, channels.mesh, shared, turns));
     core.relay.start();
     let parcels = spawn(take_parcels(Rc::clone(&core), channels.parcels));
+    let turns = spawn(turns::take(Rc::clone(&core.desk), channels.turns));
     let ship = spawn(ship_log(Rc::clone(&core.maillog)));
     core.receiver.start(listeners);
     let _ = channels.ready.try_send(Ok(recovered));
@@ -91,6 +99,7 @@ pub(super) async fn run(mut plan: ShardPlan, channels: Channels) {
         spawn(read).detach();
     }
     let done = serve(&core, channels.requests).await;
+    turns.cancel().await;
     parcels.cancel().await;
     ship.cancel().await;
     core.maillog.ship();
@@ -103,7 +112,8 @@ fn build(
     plan: ShardPlan,
     logs: Logs<UringStore>,
     mesh: Vec<Sender<Parcel>>,
-    accounts: Arc<Accounts>,
+    (accounts, meters): (Arc<Accounts>, Arc<Meters>),
+    turns: Turns,
 ) -> Core {
     let counters = SharedCounters::default();
     let maillog = Rc::new(MailLog::new(plan.log.clone(), Rc::clone(&counters)));
@@ -137,9 +147,12 @@ fn build(
         Rc::new(Config::clone(&plan.config)),
         plan.shards,
         logs[&plan.id].clone(),
-        Front { log: Rc::clone(&maillog), relay: relay.clone() },
+        Front { log: Rc::clone(&maillog), relay: relay.clone(), turns },
+        Arc::clone(&plan.authority),
         Rc::clone(&counters),
+        meters,
     );
+    receiver.use_tls(plan.tls.clone());
     let logs = Rc::new(logs);
     let desk = Rc::new(Desk {
         logs: Rc::clone(&logs),
@@ -291,6 +304,7 @@ impl Core {
                 self.receiver.reload(Rc::new(Config::clone(&config)));
                 self.relay.reload(Arc::new(Config::clone(&config)));
             }
+            Request::Tls(server) => self.receiver.use_tls(Some(server)),
             // A second drain while one is under way: the first one answers.
             Request::Drain { .. } => {}
         }
@@ -339,6 +353,7 @@ impl Core {
             cpu: self.plan.cpu,
             counters,
             sessions: self.receiver.sessions() as u64,
+            receive_memory: self.receiver.memory() as u64,
             queued_messages: self.logs.values().map(|queue| queue.live() as u64).sum(),
             queued_bytes: self.logs.values().map(|queue| queue.bytes_live()).sum(),
             files: self.files(),

@@ -9,16 +9,20 @@ use hdrhistogram::Histogram;
 
 use crate::base::{Disposition, Envelope, Outcome, QueueId, Reply, UnixMillis};
 use crate::io::clock;
+use crate::io::tls;
 use crate::io::uring::UringStore;
-use crate::receive::{Accepted, Broken, Hooks, Refused};
+use crate::proto::smtp::server::proxying::Claims;
+use crate::receive::{Accepted, Authenticated, Broken, Hooks, Introduced, Refused};
 use crate::relay::{Events, Relay};
 
-use super::maillog::MailLog;
+use super::maillog::{Line, MailLog};
+use super::turns::Turns;
 
 /// Receiving's view of the shard.
 pub(super) struct Front {
     pub(super) log: Rc<MailLog>,
     pub(super) relay: Relay<UringStore>,
+    pub(super) turns: Turns,
 }
 
 impl Hooks for Front {
@@ -37,11 +41,35 @@ impl Hooks for Front {
             if let Some(first) = envelope.recipients.first() {
                 line.address("to", first);
             }
+            let terms = envelope.terms.as_deref();
+            let secured = terms.and_then(|terms| terms.secured.as_deref());
+            if let Some((version, cipher)) = secured.and_then(|secured| secured.split_once(' ')) {
+                line.word("tls", version).word("tls_cipher", cipher);
+            }
+            if let Some(user) = envelope.terms.as_ref().and_then(|terms| terms.user.as_deref()) {
+                line.text("user", user);
+            }
             line.number("size", message.size).number("us", message.took.as_micros() as u64);
+            if let Some(origin) = message.forwarded {
+                told(line, origin, FORWARDED);
+            }
         });
         let body = (message.trace, message.body);
         let stored = message.size + message.trace.len() as u64;
         self.relay.accepted(message.id, message.envelope, body, message.commit, stored);
+    }
+
+    fn introduced(&self, introduced: Introduced<'_>) {
+        self.log.line(clock::wall(), "introduced", |line| {
+            line.word("client", introduced.client)
+                .word("via", introduced.connection)
+                .word("by", introduced.by);
+            told(line, introduced.claims, TOLD);
+        });
+    }
+
+    fn turn(&self, client: SocketAddr, domain: &str, below: bool) -> bool {
+        self.turns.ask(&format!("ETRN from {}", client.ip().to_canonical()), domain, below)
     }
 
     fn refused(&self, refused: Refused<'_>) {
@@ -56,9 +84,31 @@ impl Hooks for Front {
         });
     }
 
+    fn authenticated(&self, authenticated: Authenticated<'_>) {
+        let event = match authenticated.failed {
+            Some(_) => "not authenticated",
+            None => "authenticated",
+        };
+        self.log.line(clock::wall(), event, |line| {
+            line.word("client", authenticated.client)
+                .text("helo", authenticated.helo)
+                .text("user", authenticated.user)
+                .word("mechanism", authenticated.mechanism);
+            if let Some(why) = authenticated.failed {
+                line.text("why", why);
+            }
+        });
+    }
+
     fn broken(&self, client: SocketAddr, helo: &str, how: Broken) {
         self.log.line(clock::wall(), "session ended", |line| {
             line.word("client", client).text("helo", helo).text("why", how.name());
+        });
+    }
+
+    fn insecure(&self, client: SocketAddr, helo: &str, why: &str) {
+        self.log.line(clock::wall(), "tls failed", |line| {
+            line.word("client", client).text("helo", helo).text("why", why);
         });
     }
 
@@ -66,6 +116,50 @@ impl Hooks for Front {
         self.log.line(clock::wall(), "turned away", |line| {
             line.word("client", client).text("reply", &reply.to_string());
         });
+    }
+}
+
+/// How the attributes of a client are named in the log: name, address, port,
+/// protocol, name in EHLO, user, address and port connected to, id, source.
+type Names = [&'static str; 10];
+const TOLD: Names = [
+    "name", "addr", "port", "protocol", "helo", "user", "to_addr", "to_port", "their_id", "source",
+];
+const FORWARDED: Names = [
+    "orig_name",
+    "orig_client",
+    "orig_port",
+    "orig_protocol",
+    "orig_helo",
+    "orig_user",
+    "orig_to_addr",
+    "orig_to_port",
+    "orig_id",
+    "orig_source",
+];
+
+/// Logs what was told of a client, where it was.
+fn told(line: &mut Line<'_>, claims: &Claims, names: Names) {
+    fn text<T: ToString>(claim: &Option<Option<T>>) -> Option<String> {
+        let unknown = || "unknown".to_owned();
+        claim.as_ref().map(|value| value.as_ref().map_or_else(unknown, T::to_string))
+    }
+    let texts = [
+        text(&claims.name),
+        text(&claims.address),
+        text(&claims.port),
+        text(&claims.protocol),
+        text(&claims.helo),
+        text(&claims.login),
+        text(&claims.destination),
+        text(&claims.destination_port),
+        text(&claims.ident),
+        text(&claims.source),
+    ];
+    for (name, text) in names.into_iter().zip(texts) {
+        if let Some(text) = text {
+            line.text(name, &text);
+        }
     }
 }
 
@@ -93,6 +187,25 @@ impl Events for Back {
                 line.word("next", outcome.next_attempt);
             }
             line.text("reply", &outcome.reply.to_string());
+        });
+    }
+
+    fn secured(&self, host: &str, facts: &tls::Facts) {
+        let is_verified = facts.peer.as_ref().is_some_and(|peer| peer.is_verified);
+        self.log.line(clock::wall(), "secured", |line| {
+            line.text("host", host)
+                .word("tls", facts.version)
+                .word("tls_cipher", &facts.cipher)
+                .word("verified", if is_verified { "yes" } else { "no" })
+                .word("resumed", if facts.is_resumed { "yes" } else { "no" });
+        });
+    }
+
+    fn not_secured(&self, host: &str, why: &str, is_strict: bool) {
+        self.log.line(clock::wall(), "not secured", |line| {
+            line.text("host", host)
+                .word("then", if is_strict { "deferred" } else { "plain" })
+                .text("why", why);
         });
     }
 

@@ -2,7 +2,7 @@
 //! them by a mesh; `core` is the wiring of one, `hooks` where receiving and
 //! relaying meet, `logs` what a shard opens, `control` what the control thread may
 //! ask, `answer` and `order` what it gets back, by way of `scan` and `select` from
-//! the logs and of `guide` from the relay.
+//! the logs and of `guide` from the relay; `turns` what clients may order.
 
 mod answer;
 pub mod control;
@@ -17,6 +17,7 @@ mod scan;
 pub mod select;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::io;
 use std::net::TcpListener;
@@ -27,6 +28,9 @@ use async_channel::{Receiver, Sender};
 use crate::base::ShardId;
 use crate::config::Config;
 use crate::io::executor::run_pinned;
+use crate::io::tls;
+use crate::receive::authority::Authority;
+use crate::receive::meters::Meters;
 use crate::relay::Accounts;
 use crate::shard::control::Request;
 use crate::shard::maillog::LogSink;
@@ -41,8 +45,13 @@ pub struct ShardPlan {
     pub cpu: Option<usize>,
     /// The configuration it starts with.
     pub config: Arc<Config>,
-    /// Its own listening sockets, one for each address.
-    pub listeners: Vec<TcpListener>,
+    /// What its TLS connections are made with, if there are any.
+    pub tls: Option<tls::Server>,
+    /// Its own listening sockets, one for each address, each with the index of its
+    /// listener in the configuration.
+    pub listeners: Vec<(usize, TcpListener)>,
+    /// Who answers for users, to all shards.
+    pub authority: Arc<Authority>,
     /// Where its log lines go.
     pub log: LogSink,
 }
@@ -93,14 +102,27 @@ impl ShardHandle {
 /// An executor could not be made: io_uring is not to be had, or a CPU is not.
 pub fn start(plans: Vec<ShardPlan>) -> io::Result<Vec<ShardHandle>> {
     let (senders, receivers): (Vec<_>, Vec<_>) = mesh::channels(plans.len()).into_iter().unzip();
+    let (all_turns, turns): (Vec<_>, Vec<_>) = turns::channels(plans.len()).into_iter().unzip();
     let accounts = Accounts::new(plans.len() as u16);
+    let meters: Arc<Meters> = Arc::default();
     let mut handles = Vec::with_capacity(plans.len());
-    for (plan, parcels) in plans.into_iter().zip(receivers) {
+    for ((plan, parcels), turns) in plans.into_iter().zip(receivers).zip(turns) {
         let (requests, asked) = async_channel::unbounded();
         let (ready, is_ready) = async_channel::bounded(1);
         let (id, cpu) = (plan.id, plan.cpu);
         let (mesh, accounts) = (senders.clone(), Arc::clone(&accounts));
-        let channels = core::Channels { requests: asked, ready, parcels, mesh, accounts };
+        let meters = Arc::clone(&meters);
+        let all_turns = all_turns.clone();
+        let channels = core::Channels {
+            requests: asked,
+            ready,
+            parcels,
+            mesh,
+            accounts,
+            meters,
+            turns,
+            all_turns,
+        };
         let name = format!("shard-{id}");
         let thread = run_pinned(&name, cpu, move || core::run(plan, channels))?;
         handles.push(ShardHandle::new(id, requests, is_ready, move || thread.join()));

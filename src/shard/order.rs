@@ -31,7 +31,7 @@ pub(super) type Hurried = RefCell<(UnixMillis, HashSet<String>)>;
 pub fn concerns(action: Action, recipient: &PendingRecipient) -> bool {
     match action {
         Action::Hold => !recipient.held,
-        Action::Release => recipient.held,
+        Action::Release => recipient.held || recipient.postponed,
         Action::Retry => !recipient.held && !recipient.out,
         Action::Drop => true,
     }

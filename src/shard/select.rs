@@ -57,6 +57,8 @@ pub enum Waiting {
     Site,
     /// An operator.
     Held,
+    /// Its sender wants it kept for later.
+    Kept,
 }
 
 /// The last word about a recipient, as it is asked for.
@@ -103,6 +105,9 @@ pub struct Selection {
     pub smaller_than: Option<u64>,
     /// Recipients that wait like this.
     pub waiting: Option<Waiting>,
+    /// No recipients that their senders want kept for later: they are not for
+    /// clients to have sent.
+    pub leaves_kept: bool,
     /// Recipients for which so many attempts have been made.
     pub attempts: RangeInclusive<u16>,
     /// Recipients there.
@@ -125,6 +130,7 @@ impl Default for Selection {
             larger_than: None,
             smaller_than: None,
             waiting: None,
+            leaves_kept: false,
             attempts: 0..=u16::MAX,
             recipient: None,
             domain: None,
@@ -155,7 +161,10 @@ impl Selection {
             && self.larger_than.is_none_or(|bytes| message.size > bytes)
             && self.smaller_than.is_none_or(|bytes| message.size < bytes);
         let pending = message.recipients.iter().filter(|recipient| {
-            is_meant && self.attempts.contains(&recipient.attempts) && self.waits(recipient)
+            is_meant
+                && !(self.leaves_kept && recipient.postponed)
+                && self.attempts.contains(&recipient.attempts)
+                && self.waits(recipient)
         });
         pending.map(|recipient| recipient.recipient).collect()
     }
@@ -167,6 +176,7 @@ impl Selection {
             Some(Waiting::Deferred) => !recipient.out && !recipient.held,
             Some(Waiting::Site) => recipient.waiting,
             Some(Waiting::Held) => recipient.held,
+            Some(Waiting::Kept) => recipient.postponed,
         }
     }
 
@@ -212,7 +222,8 @@ mod tests {
             next_attempt: NOW,
             out,
             waiting: recipient == 0,
-            noticed: false,
+            noticed: 0,
+            postponed: false,
             held,
         };
         MessageState {
@@ -305,6 +316,12 @@ mod tests {
         assert_eq!(chosen(&waits(Waiting::Deferred)), [0]);
         assert_eq!(chosen(&waits(Waiting::Site)), [0]);
         assert_eq!(chosen(&waits(Waiting::Held)), [3, 4]);
+        assert!(chosen(&waits(Waiting::Kept)).is_empty());
+        let mut kept = message();
+        kept.recipients[0].postponed = true;
+        assert_eq!(waits(Waiting::Kept).by_index(&kept, NOW)[..], [0]);
+        let others = Selection { leaves_kept: true, ..Selection::default() };
+        assert_eq!(others.by_index(&kept, NOW)[..], [1, 3, 4]);
     }
 
     #[test]

@@ -47,6 +47,28 @@ pub struct Setup {
     pub trusted: bool,
     /// `set relay-domains A B`: `access.relay_domains`.
     pub relay_domains: Vec<String>,
+    /// `set kind lmtp`: `listener.kind`; else `relay`.
+    pub lmtp: bool,
+    /// `set claims yes`: the client may send XCLIENT and XFORWARD.
+    pub claims: bool,
+    /// `set idle-commands N`: `limits.commands_without_mail`.
+    pub idle_commands: u32,
+    /// `set ahead refuse`: `limits.commands_ahead`; else `allow`. What is ahead
+    /// depends on how the octets are cut, so such a dialog is played turn by turn
+    /// alone.
+    pub strict: bool,
+    /// `set disable A B`: `listener.disable`.
+    pub disable: Vec<String>,
+    /// `set listener tells`: `listener.vrfy` and `listener.expn`.
+    pub tells: bool,
+    /// `set auth A B`: the mechanisms of `auth.mechanisms`, on a listener where
+    /// clients may authenticate. There is one user, `user` with `pencil`.
+    pub auth: String,
+    /// `set tls on`: the session is within TLS, and can be bound by `tls-exporter`
+    /// to 32 octets of 1.
+    pub tls: bool,
+    /// `set kind submission`: `listener.kind`.
+    pub submission: bool,
 }
 
 impl Default for Setup {
@@ -57,6 +79,15 @@ impl Default for Setup {
             errors: 20,
             trusted: true,
             relay_domains: Vec::new(),
+            lmtp: false,
+            claims: false,
+            idle_commands: 200,
+            strict: false,
+            disable: Vec::new(),
+            tells: false,
+            auth: String::new(),
+            tls: false,
+            submission: false,
         }
     }
 }
@@ -197,6 +228,15 @@ impl Dialog {
             "recipients" => self.setup.recipients = number()?,
             "errors" => self.setup.errors = number()?,
             "client" if value == "stranger" => self.setup.trusted = false,
+            "kind" if value == "lmtp" => self.setup.lmtp = true,
+            "claims" if value == "yes" => self.setup.claims = true,
+            "idle-commands" => self.setup.idle_commands = number()?,
+            "ahead" if value == "refuse" => self.setup.strict = true,
+            "listener" if value == "tells" => self.setup.tells = true,
+            "disable" => self.setup.disable = value.split(' ').map(String::from).collect(),
+            "auth" => self.setup.auth = value.into(),
+            "tls" if value == "on" => self.setup.tls = true,
+            "kind" if value == "submission" => self.setup.submission = true,
             "relay-domains" => {
                 self.setup.relay_domains = value.split(' ').map(String::from).collect();
             }

@@ -5,17 +5,26 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use ringpost::base::{EnhancedCode, Place, QueueId, Reply, ShardId};
+use ringpost::base::{EnhancedCode, Mechanisms, Place, QueueId, Reply, ShardId, UnixMillis};
 use ringpost::config::Access;
+use ringpost::mail::stuffing::Stuffer;
 use ringpost::policy::access::may_relay;
+use ringpost::policy::terms;
+use ringpost::proto::sasl::server::{Keys, Need};
+use ringpost::proto::sasl::{Binding, BindingKind, base64, derive_keys};
 use ringpost::proto::scan::{Scan, Scanner};
 use ringpost::proto::smtp::server::{
-    BodyVerdict, Question, Server, Settings, Step, Transaction, Verdict,
+    Authentication, BodyVerdict, Identified, Kind, Offers, Question, Server, Settings, Spec, Step,
+    Transaction, Verdict,
 };
 
 use super::dialog::{Accepted, HOSTNAME, Heard, Setup, Transport};
 
+const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+/// The user of the dialogs, and the password.
+const USER: (&str, &str) = ("user", "pencil");
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A session with the engine.
@@ -23,10 +32,14 @@ pub struct Engine {
     /// `None` only within a call.
     server: Option<Server>,
     access: Access,
+    /// The client, and whether it may claim to be another.
+    client: IpAddr,
+    claims: bool,
     message_size: u64,
     /// What was sent and not used.
     unread: Vec<u8>,
     body: Option<Body>,
+    chunks: Option<Chunks>,
     said: VecDeque<u8>,
     taken: VecDeque<Accepted>,
     messages: u32,
@@ -40,6 +53,14 @@ struct Body {
     protocol: &'static str,
 }
 
+/// A message of which chunks came, or are coming.
+struct Chunks {
+    body: Body,
+    stuffer: Stuffer,
+    left: u64,
+    last: bool,
+}
+
 impl Engine {
     /// A session that was greeted.
     pub fn new(setup: &Setup) -> Engine {
@@ -47,15 +68,37 @@ impl Engine {
             if setup.trusted { vec!["127.0.0.0/8".parse().unwrap()] } else { Vec::new() };
         let domains = setup.relay_domains.iter();
         let relay_domains = domains.map(|text| text.parse().expect("a domain pattern")).collect();
-        let settings = Settings::new(HOSTNAME, setup.message_size, setup.recipients, setup.errors);
+        let settings = Settings::new(Spec {
+            hostname: HOSTNAME.into(),
+            message_size: setup.message_size,
+            recipients_max: setup.recipients,
+            errors_max: setup.errors,
+            kind: match (setup.lmtp, setup.submission) {
+                (true, _) => Kind::Lmtp,
+                (_, true) => Kind::Submission,
+                _ => Kind::Relay,
+            },
+            idle_commands_max: setup.idle_commands,
+            strict: setup.strict,
+            offers: offers(setup),
+            ..Spec::default()
+        });
         let mut out = Vec::new();
-        let server = Server::new(Arc::new(settings), &mut out);
+        let mut server = Server::new(Arc::new(settings), &mut out);
+        server.introduce(setup.trusted, NOW);
+        server.allow_proxying(setup.claims, setup.claims);
+        if setup.tls {
+            server.offer_mechanisms(Mechanisms::parse(&setup.auth));
+        }
         Engine {
             server: Some(server),
             access: Access { relay_from, relay_domains },
+            client: CLIENT,
+            claims: setup.claims,
             message_size: setup.message_size,
             unread: Vec::new(),
             body: None,
+            chunks: None,
             said: out.into(),
             taken: VecDeque::new(),
             messages: 0,
@@ -72,19 +115,49 @@ impl Engine {
                 }
                 continue;
             }
+            if self.chunks.as_ref().is_some_and(|chunks| chunks.left > 0 || chunks.last) {
+                if !self.take_chunk(&mut out) {
+                    break;
+                }
+                continue;
+            }
             let server = self.server.take().expect("put back");
             let (mut server, used, step) = server.step(&self.unread, &mut out);
+            self.chunks.take_if(|_| !server.is_amid_chunks());
             let mut wants_more = false;
             match step {
                 Step::NeedInput => wants_more = true,
                 Step::Flush => self.said.extend(out.drain(..)),
                 Step::Ask(question) => {
-                    server = server.answer(verdict(&self.access, question), &mut out);
+                    let may = (server.is_authenticated(), self.claims);
+                    let verdict = decide(&self.access, &mut self.client, may, question);
+                    server = server.answer(verdict, &mut out);
                 }
+                Step::Authenticate => server = authenticate(server, &mut out),
                 Step::Body => {
                     let protocol = server.protocol().keyword();
                     let transaction = server.take_transaction();
                     self.body = Some(Body { scanner: Scanner::new(), transaction, protocol });
+                }
+                Step::StartTls => {
+                    // As after a handshake: what was sent in the clear is gone.
+                    self.unread.clear();
+                    self.server = Some(server.secured());
+                    break;
+                }
+                Step::Chunk { octets, first, last } => {
+                    if first {
+                        let protocol = server.protocol().keyword();
+                        let transaction = server.take_transaction();
+                        let body = Body { scanner: Scanner::new(), transaction, protocol };
+                        let stuffer = Stuffer::new();
+                        self.chunks = Some(Chunks { body, stuffer, left: 0, last: false });
+                    }
+                    let chunks = self.chunks.as_mut().expect("begun");
+                    (chunks.left, chunks.last) = (octets, last);
+                    if octets == 0 && !last {
+                        server = server.chunk_taken(&mut out);
+                    }
                 }
                 Step::Close => self.closed = true,
             }
@@ -108,11 +181,52 @@ impl Engine {
             Scan::End { len } => len,
         };
         self.unread.drain(..used);
-        let Body { scanner, transaction, protocol } = self.body.take().expect("a message");
-        let verdict = if scanner.size() > self.message_size {
+        let body = self.body.take().expect("a message");
+        self.conclude(body, false, out);
+        true
+    }
+
+    /// Takes what there is of a chunk; false if its end did not come yet.
+    fn take_chunk(&mut self, out: &mut Vec<u8>) -> bool {
+        let Chunks { body, stuffer, left, last } = self.chunks.as_mut().expect("a chunk");
+        let len = self.unread.len().min(usize::try_from(*left).unwrap());
+        let mut wire = Vec::new();
+        stuffer.push(&self.unread[..len], &mut wire);
+        assert_eq!(body.scanner.scan(&wire), Scan::More);
+        self.unread.drain(..len);
+        *left -= len as u64;
+        if *left > 0 {
+            return false;
+        }
+        if !*last {
+            let refusal = faulty(&body.scanner, &body.transaction);
+            let server = self.server.take().expect("put back");
+            self.server = Some(match refusal {
+                None => server.chunk_taken(out),
+                Some(refusal) => server.body_done(refusal, out),
+            });
+            return true;
+        }
+        let Chunks { mut body, stuffer, .. } = self.chunks.take().expect("a chunk");
+        let mut end = Vec::new();
+        if body.transaction.asks.binary {
+            stuffer.finish_binary(&mut end);
+        } else {
+            stuffer.finish(&mut end);
+        }
+        assert_eq!(body.scanner.scan(&end), Scan::End { len: end.len() });
+        self.conclude(body, true, out);
+        true
+    }
+
+    /// Says what becomes of a message whose end has come. The server itself sees to
+    /// the size of what comes in chunks.
+    fn conclude(&mut self, body: Body, in_chunks: bool, out: &mut Vec<u8>) {
+        let Body { scanner, transaction, protocol } = body;
+        let verdict = if !in_chunks && scanner.size() > self.message_size {
             BodyVerdict::Refuse(Reply::new(552, EnhancedCode(5, 3, 4), "Message too large"))
-        } else if scanner.bare_cr() || scanner.bare_lf() {
-            BodyVerdict::Refuse(Reply::new(550, EnhancedCode(5, 6, 0), "Bare CR or LF"))
+        } else if let Some(refusal) = faulty(&scanner, &transaction) {
+            refusal
         } else {
             self.taken.push_back(Accepted {
                 protocol: protocol.into(),
@@ -126,14 +240,92 @@ impl Engine {
         };
         let server = self.server.take().expect("put back");
         self.server = Some(server.body_done(verdict, out));
-        true
     }
 }
 
-fn verdict(access: &Access, question: Question<'_>) -> Verdict {
+fn offers(setup: &Setup) -> Offers {
+    let offered = |keyword: &str| !setup.disable.iter().any(|disabled| disabled == keyword);
+    let all = Offers::default();
+    Offers {
+        pipelining: offered("PIPELINING"),
+        eight_bit: offered("8BITMIME"),
+        smtputf8: offered("SMTPUTF8"),
+        dsn: offered("DSN"),
+        chunking: offered("CHUNKING"),
+        binarymime: offered("BINARYMIME"),
+        deliver_by: offered("DELIVERBY"),
+        future_release: all.future_release.filter(|_| offered("FUTURERELEASE")),
+        mt_priority: offered("MT-PRIORITY"),
+        requiretls: offered("REQUIRETLS"),
+        limits: offered("LIMITS"),
+        starttls: all.starttls,
+        etrn: offered("ETRN"),
+        vrfy: setup.tells,
+        expn: setup.tells,
+        auth: Mechanisms::parse(&setup.auth),
+    }
+}
+
+/// What is said of bare CR and LF, where they matter.
+fn faulty(scanner: &Scanner, transaction: &Transaction) -> Option<BodyVerdict> {
+    let bare = scanner.bare_cr() || scanner.bare_lf();
+    let reply = || Reply::new(550, EnhancedCode(5, 6, 0), "Bare CR or LF");
+    (bare && !transaction.asks.binary).then(|| BodyVerdict::Refuse(reply()))
+}
+
+/// Asks the one user of the dialogs, and always with the same nonce.
+fn authenticate(server: Server, out: &mut Vec<u8>) -> Server {
+    let Some(Authentication::Need(need)) = server.authentication() else {
+        return server.answer(Verdict::Accept, out);
+    };
+    let user = Some("user".to_owned());
+    let answer = match need {
+        Need::Password(asked) => Identified::Checked(user.filter(|_| asked == Some(USER))),
+        Need::Certificate(_) => Identified::Checked(None),
+        Need::Keys(name) => {
+            let salt = base64::decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").expect("base64");
+            let keys = derive_keys(USER.1, &salt, 4096.try_into().expect("not 0"));
+            let user = user.filter(|user| name == Some(user));
+            let nonce = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+            Identified::Keys(Keys { keys, user, nonce, bindings: &bindings() })
+        }
+    };
+    server.identified(answer, out)
+}
+
+fn bindings() -> Vec<Binding> {
+    vec![Binding { kind: BindingKind::Exporter, data: [1; 32].into() }]
+}
+
+fn decide(
+    access: &Access,
+    client: &mut IpAddr,
+    (is_user, claims): (bool, bool),
+    question: Question<'_>,
+) -> Verdict {
+    let not_permitted = |verb| {
+        let text = format!("{verb} is not permitted from your address");
+        Verdict::Refuse(Reply::new(550, EnhancedCode(5, 7, 0), text))
+    };
     match question {
-        Question::Mail { .. } | Question::Data => Verdict::Accept,
-        Question::Recipient(address) => may_relay(access, CLIENT, &address),
+        Question::Mail { asks, .. } => {
+            let longest = Duration::from_secs(30 * 24 * 3600);
+            terms::refusal(&asks, NOW, longest).map_or(Verdict::Accept, Verdict::Refuse)
+        }
+        Question::Data => Verdict::Accept,
+        Question::Recipient(address) | Question::Verify(address) => {
+            may_relay(access, *client, is_user, &address)
+        }
+        Question::Turn { .. } => Verdict::Accept,
+        Question::Xclient(_) if !claims => not_permitted("XCLIENT"),
+        Question::Xforward(_) if !claims => not_permitted("XFORWARD"),
+        Question::Xclient(attributes) => {
+            if let Some(address) = attributes.claims().address {
+                *client = address.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            }
+            Verdict::Accept
+        }
+        Question::Xforward(_) => Verdict::Accept,
     }
 }
 

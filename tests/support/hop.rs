@@ -1,7 +1,8 @@
 //! A next hop that does as it is told at each step of each session, made of
 //! blocking sockets and threads: it can refuse, hang, drip, babble, close in the
 //! middle, and go away and come back. It keeps what it took, and who connected
-//! when. [`super::peer::NextHop`] is for tests that need nothing of that.
+//! when. With [`Skills`] it speaks TLS and LMTP and has clients authenticate.
+//! [`super::peer::NextHop`] is for tests that need nothing of that.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,6 +11,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ringpost::proto::sasl::base64::encode as base64;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
 use super::peer::{PATIENCE, header, read_body};
 
 /// Where a session is.
@@ -17,8 +21,12 @@ use super::peer::{PATIENCE, header, read_body};
 pub enum Step {
     /// A connection was made.
     Connect,
+    /// EHLO or LHLO.
     Ehlo,
     Helo,
+    StartTls,
+    /// AUTH, or a line in answer to a challenge.
+    Auth,
     Mail,
     Rcpt,
     Data,
@@ -67,11 +75,28 @@ pub enum Act {
     Interrupt(usize, &'static str),
 }
 
+/// What a hop can do beyond plain SMTP.
+#[derive(Clone, Default)]
+pub struct Skills {
+    /// TLS, by STARTTLS.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// TLS from the first octet on.
+    pub is_implicit: bool,
+    /// LMTP instead of SMTP.
+    pub is_lmtp: bool,
+    /// Offered in the reply to EHLO too.
+    pub offers: &'static [&'static str],
+    /// Who may authenticate by PLAIN, as `\0user\0password`; nobody else may send
+    /// mail then.
+    pub login: Option<&'static str>,
+}
+
 /// A message as a hop took it.
 #[derive(Clone, Debug)]
 pub struct Taken {
     pub connection: usize,
     pub at: Instant,
+    pub is_secured: bool,
     pub sender: String,
     pub recipients: Vec<String>,
     /// Un-stuffed, without the terminator.
@@ -118,6 +143,7 @@ type Behaviour = dyn Fn(&Moment) -> Act + Send + Sync;
 
 struct Shared {
     behaviour: Box<Behaviour>,
+    skills: Skills,
     seen: Mutex<(Seen, Vec<TcpStream>)>,
     changed: Condvar,
     stop: AtomicBool,
@@ -159,9 +185,19 @@ impl Hop {
         listener: TcpListener,
         behaviour: impl Fn(&Moment) -> Act + Send + Sync + 'static,
     ) -> Self {
+        Self::skilled(listener, Skills::default(), behaviour)
+    }
+
+    /// One that can do more.
+    pub fn skilled(
+        listener: TcpListener,
+        skills: Skills,
+        behaviour: impl Fn(&Moment) -> Act + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             behaviour: Box::new(behaviour),
+            skills,
             seen: Mutex::default(),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -261,11 +297,18 @@ impl Shared {
     }
 }
 
+/// What a session reads from and writes to.
+trait Channel: Read + Write + Send {}
+
+impl<C: Read + Write + Send> Channel for C {}
+
 struct Session<'a> {
     shared: &'a Shared,
     connection: usize,
     stream: TcpStream,
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Box<dyn Channel>>,
+    is_secured: bool,
+    is_known: bool,
     /// MAIL was taken.
     begun: bool,
     sender: String,
@@ -278,12 +321,36 @@ type Goes = std::io::Result<bool>;
 impl<'a> Session<'a> {
     fn new(shared: &'a Shared, connection: usize, stream: TcpStream) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
-        let reader = BufReader::new(stream.try_clone()?);
-        let (sender, recipients) = (String::new(), Vec::new());
-        Ok(Session { shared, connection, stream, reader, begun: false, sender, recipients })
+        let reader: Box<dyn Channel> = Box::new(stream.try_clone()?);
+        Ok(Session {
+            shared,
+            connection,
+            stream,
+            reader: BufReader::new(reader),
+            is_secured: false,
+            is_known: false,
+            begun: false,
+            sender: String::new(),
+            recipients: Vec::new(),
+        })
+    }
+
+    fn secure(&mut self) -> std::io::Result<()> {
+        let config = self.shared.skills.tls.clone().expect("a hop that can do TLS");
+        let mut session = ServerConnection::new(config).map_err(std::io::Error::other)?;
+        let mut stream = self.stream.try_clone()?;
+        while session.is_handshaking() {
+            session.complete_io(&mut stream)?;
+        }
+        self.reader = BufReader::new(Box::new(StreamOwned::new(session, stream)));
+        self.is_secured = true;
+        Ok(())
     }
 
     fn run(mut self) -> std::io::Result<()> {
+        if self.shared.skills.is_implicit {
+            self.secure()?;
+        }
         if !self.step(Step::Connect, "", "220 hop.test ESMTP")? {
             return Ok(());
         }
@@ -305,12 +372,29 @@ impl<'a> Session<'a> {
         let path = || line.split(['<', '>']).nth(1).unwrap_or("").to_owned();
         let verb = line.get(..4).unwrap_or(line).to_ascii_uppercase();
         match &*verb {
-            "EHLO" => {
-                let offer =
-                    "250-hop.test\r\n250-PIPELINING\r\n250-SIZE\r\n250-8BITMIME\r\n250 SMTPUTF8";
-                self.step(Step::Ehlo, line, offer)
+            "EHLO" | "LHLO" if (verb == "LHLO") == self.shared.skills.is_lmtp => {
+                let offer = self.offer();
+                self.step(Step::Ehlo, line, &offer)
             }
             "HELO" => self.step(Step::Helo, line, "250 hop.test"),
+            "STAR" => {
+                let act = self.ask(Step::StartTls, line);
+                let begins = matches!(act, Act::Well | Act::Drip);
+                let goes_on = self.act(act, "220 2.0.0 go on")?;
+                if begins {
+                    self.secure()?;
+                }
+                Ok(goes_on)
+            }
+            "AUTH" => {
+                let expected = self.shared.skills.login.map(|login| base64(login.as_bytes()));
+                self.is_known = line.rsplit(' ').next() == expected.as_deref();
+                let reply = if self.is_known { "235 2.7.0 welcome" } else { "535 5.7.8 who?" };
+                self.step(Step::Auth, line, reply)
+            }
+            "MAIL" if self.shared.skills.login.is_some() && !self.is_known => {
+                self.act(Act::Say("530 5.7.0 authenticate first"), "")
+            }
             "MAIL" => {
                 (self.sender, self.recipients) = (path(), Vec::new());
                 let act = self.ask(Step::Mail, line);
@@ -355,18 +439,52 @@ impl<'a> Session<'a> {
             return Ok(goes_on);
         }
         let body = read_body(&mut self.reader)?;
-        let act = self.ask(Step::Body, &header(&body, "X-Test").unwrap_or_default());
+        let name = header(&body, "X-Test").unwrap_or_default();
+        if self.shared.skills.is_lmtp {
+            return self.deliver(&name, body);
+        }
+        let act = self.ask(Step::Body, &name);
         if matches!(&act, Act::Well | Act::Drip) {
-            let taken = Taken {
-                connection: self.connection,
-                at: Instant::now(),
-                sender: self.sender.clone(),
-                recipients: self.recipients.clone(),
-                body,
-            };
-            self.shared.change(|seen| seen.taken.push(taken));
+            self.take(self.recipients.clone(), body);
         }
         self.act(act, "250 2.0.0 taken")
+    }
+
+    fn take(&self, recipients: Vec<String>, body: Vec<u8>) {
+        let taken = Taken {
+            connection: self.connection,
+            at: Instant::now(),
+            is_secured: self.is_secured,
+            sender: self.sender.clone(),
+            recipients,
+            body,
+        };
+        self.shared.change(|seen| seen.taken.push(taken));
+    }
+
+    /// LMTP: asks and answers for each recipient, the line being its address.
+    fn deliver(&mut self, name: &str, body: Vec<u8>) -> Goes {
+        for recipient in std::mem::take(&mut self.recipients) {
+            let act = self.ask(Step::Body, &format!("{name} {recipient}"));
+            if matches!(&act, Act::Well | Act::Drip) {
+                self.take(vec![recipient.clone()], body.clone());
+            }
+            if !self.act(act, "250 2.1.5 delivered")? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn offer(&self) -> String {
+        let skills = &self.shared.skills;
+        let mut words = vec!["hop.test", "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8"];
+        words.extend(skills.offers);
+        words.extend((skills.tls.is_some() && !self.is_secured).then_some("STARTTLS"));
+        words.extend(skills.login.map(|_| "AUTH PLAIN"));
+        let last = words.len() - 1;
+        let line = |(at, word)| format!("250{}{word}", if at == last { ' ' } else { '-' });
+        words.iter().enumerate().map(line).collect::<Vec<_>>().join("\r\n")
     }
 
     fn ask(&self, step: Step, line: &str) -> Act {
@@ -391,14 +509,14 @@ impl<'a> Session<'a> {
             Act::Silence => return self.until_gone(),
             Act::Drip => {
                 for octet in format!("{usual}\r\n").as_bytes() {
-                    self.stream.write_all(&[*octet])?;
+                    self.reader.get_mut().write_all(&[*octet])?;
                     // So that each arrives by itself; nothing is waited for.
                     std::thread::sleep(Duration::from_micros(200));
                 }
             }
             Act::Babble(words) => {
                 let line = format!("{words}\r\n").repeat(100);
-                while self.stream.write_all(line.as_bytes()).is_ok() {}
+                while self.reader.get_mut().write_all(line.as_bytes()).is_ok() {}
                 return Ok(false);
             }
         }
@@ -406,7 +524,7 @@ impl<'a> Session<'a> {
     }
 
     fn say(&mut self, words: &str) -> std::io::Result<()> {
-        self.stream.write_all(format!("{words}\r\n").as_bytes())
+        self.reader.get_mut().write_all(format!("{words}\r\n").as_bytes())
     }
 
     fn until_gone(&mut self) -> Goes {

@@ -2,10 +2,13 @@
 
 #![allow(dead_code, unused_imports, reason = "each test uses its part")]
 
+pub mod authority;
 pub mod dialog;
 pub mod dns;
 pub mod engine;
 pub mod hop;
 pub mod peer;
 pub mod process;
+pub mod raw;
 pub mod rig;
+pub mod tls;

@@ -4,6 +4,27 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
+
+/// How TLS begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TlsStart {
+    /// With STARTTLS (RFC 3207), in a session that began in the clear.
+    Starttls,
+    /// With the first octet (RFC 8314).
+    Implicit,
+}
+
+impl TlsStart {
+    /// Its name in options and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsStart::Starttls => "starttls",
+            TlsStart::Implicit => "implicit",
+        }
+    }
+}
+
 /// A size in bytes: `4096`, `4KiB`, `1MiB`, `10kB`.
 ///
 /// # Errors

@@ -48,6 +48,41 @@ fn a_small_run_measures_starts_and_cleans_up() {
 }
 
 #[test]
+fn servers_are_measured_over_tls_if_they_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let mine = "name = \"mine\"\nmodes = [\"accept\"]\n\
+                start = [\"{self}\", \"__sink\", \"--discard\", \"--listen={address}\"]\n";
+    fs::write(path("mine.toml"), mine).unwrap();
+    let mut command = Command::cargo_bin("ringpost-compare").unwrap();
+    command.args(["--quick", "--only=sink,ringpost,mine", "--tls=kept,new", "--idle=0"]);
+    command.args(["--server", &path("mine.toml"), "--data", &path("data")]);
+    command.args(["--json", &path("all.json"), "--out", &path("all.md")]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let all: serde_json::Value =
+        serde_json::from_slice(&fs::read(path("all.json")).unwrap()).unwrap();
+    let measurements = all["measurements"].as_array().unwrap();
+    let told: Vec<(&str, &str)> = measurements
+        .iter()
+        .map(|it| (it["setting"]["tls"].as_str().unwrap(), it["server"].as_str().unwrap()))
+        .collect();
+    let both = |tls| [(tls, "sink"), (tls, "ringpost")];
+    assert_eq!(told, [both("kept"), both("new")].concat());
+    for it in measurements {
+        let rate = |name: &str| it[name].as_f64().unwrap();
+        assert!(rate("accepted_per_s") > 0.0 && it["failed"] == 0, "{it}");
+        // With a connection for each message there is a handshake for each.
+        let is_new = it["setting"]["tls"] == "new";
+        assert_eq!(rate("handshakes_per_s") >= rate("accepted_per_s") * 0.9, is_new, "{it}");
+    }
+    let document = fs::read_to_string(path("all.md")).unwrap();
+    for part in ["over TLS, connections kept, 4 KiB", "message, 4 KiB", "| handshakes/s |"] {
+        assert!(document.contains(part), "{part}\n{document}");
+    }
+}
+
+#[test]
 fn a_server_that_does_not_start_is_told_with_its_log() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("bad.toml");

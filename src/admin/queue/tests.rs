@@ -113,7 +113,7 @@ fn filters_reach_the_shards() {
 fn wrong_words_are_usage_errors_before_anybody_is_asked() {
     for (words, says) in [
         ("list --older-than 5", "--older-than: \"5\""),
-        ("list --state held", "active, deferred, waiting or hold"),
+        ("list --state held", "active, deferred, waiting, hold or kept"),
         ("drop", "--all"),
         ("hold --json", "`ringpost queue hold` ids"),
         ("retry nonsense", "not a queue id"),

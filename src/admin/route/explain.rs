@@ -14,7 +14,8 @@ use crate::config::{Config, Rate, print_duration};
 use crate::io::dns::{DnsFailure, DnsOptions, Lookup, Resolver};
 use crate::io::executor::spawn;
 use crate::policy::mx::{self, HOPS_MAX, NoAddress, Verdict};
-use crate::policy::route::{Destination, Hop, Host, Routes, Set, Site};
+use crate::policy::route::{Destination, Hop, Host, Routes, Set, Site, Way};
+use crate::policy::tls::{self, plan};
 use crate::relay::{Decision, decide};
 
 /// Explains the route of a checked address.
@@ -24,7 +25,7 @@ pub(super) async fn explain(config: &Config, address: &str) -> RouteView {
     let mut view = RouteView {
         address: address.to_owned(),
         schedule: schedule(config),
-        tls: "off".to_owned(),
+        tls: config.delivery.tls.name().to_owned(),
         ..RouteView::default()
     };
     let rule = routes.rule(&domain);
@@ -33,7 +34,8 @@ pub(super) async fn explain(config: &Config, address: &str) -> RouteView {
         let text = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
         let line = config.route_lines.0.get(index).copied().filter(|line| *line > 0);
         let (domain, next_hop) = (text("domain"), json["next_hop"].clone());
-        view.tls = text("tls");
+        let route = &config.routes[index];
+        view.tls = route.tls.unwrap_or(config.delivery.tls).name().to_owned();
         view.route = Some(RuleView { number: index + 1, line, domain, next_hop });
     }
     let resolver = Resolver::new(DnsOptions::from(&config.dns));
@@ -155,7 +157,7 @@ async fn relay(config: &Config, resolver: &Resolver, site: &Site, view: &mut Rou
             let (resolver, host) = (resolver.clone(), hop.host.clone());
             spawn(async move {
                 match host {
-                    Host::Address(_) => None,
+                    Host::Address(_) | Host::Socket(_) => None,
                     Host::Name(name) => Some(resolver.addresses(&name).await),
                 }
             })
@@ -217,6 +219,23 @@ impl Facts {
     }
 }
 
+/// What is spoken to a host, and how mail goes there as far as TLS goes.
+fn manner(site: &Site, hop: &Hop) -> (&'static str, &'static str) {
+    let tls = plan(&tls::Facts {
+        mode: site.tls,
+        is_implicit: hop.way == Way::Smtps,
+        is_local: matches!(hop.host, Host::Socket(_)),
+        failed_lately: false,
+        has_login: site.login.is_some(),
+    });
+    let protocol = match hop.way {
+        Way::Smtp => "smtp",
+        Way::Smtps => "smtps",
+        Way::Lmtp => "lmtp",
+    };
+    (protocol, tls.text())
+}
+
 fn host_view(
     config: &Config,
     site: &Site,
@@ -225,9 +244,14 @@ fn host_view(
     facts: &mut Facts,
 ) -> HostView {
     let (rank, host, port) = (hop.rank, hop.host.to_string(), hop.port);
-    let mut view = HostView { rank, host, port, ..HostView::default() };
+    let (protocol, tls) = manner(site, hop);
+    let mut view = HostView { rank, host, port, protocol, tls, ..HostView::default() };
     let addresses = match (&hop.host, lookup) {
         (Host::Address(address), _) => vec![*address],
+        (Host::Socket(_), _) => {
+            facts.any_usable = true;
+            Vec::new()
+        }
         (Host::Name(_), None) => Vec::new(),
         (Host::Name(name), Some(lookup)) => {
             view.ttl = Some(ttl(lookup.expires));

@@ -81,8 +81,13 @@ fn mx(out: &mut impl Write, mx: &MxView) -> io::Result<()> {
 fn host(out: &mut impl Write, host: &HostView) -> io::Result<()> {
     let ttl = host.ttl.map_or(String::new(), |ttl| format!(", holds for {ttl} s"));
     let problem = host.problem.as_ref().map_or(String::new(), |why| format!(": {why}"));
-    let head = format!("{} port {}, rank {}{ttl}{problem}", host.host, host.port, host.rank);
+    let port = match host.port {
+        0 => String::new(),
+        port => format!(" port {port}"),
+    };
+    let head = format!("{}{port}, rank {}{ttl}{problem}", host.host, host.rank);
     line(out, "host", &head)?;
+    line(out, "", &format!("      {}: {}", host.protocol, host.tls))?;
     for address in &host.addresses {
         let why = address.refused.map_or(String::new(), |what| format!("  (refused: {what})"));
         line(out, "", &format!("      {}{why}", address.address))?;

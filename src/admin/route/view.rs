@@ -30,7 +30,7 @@ pub(super) struct RouteView {
     /// The site; absent where mail goes nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) site: Option<SiteView>,
-    /// Whether TLS is used: the route's setting.
+    /// Whether TLS is used: what the route or `[delivery]` says.
     pub(super) tls: String,
     /// When a deferred recipient is tried again.
     pub(super) schedule: ScheduleView,
@@ -97,6 +97,10 @@ pub(super) struct HostView {
     pub(super) ttl: Option<u64>,
     /// Its addresses.
     pub(super) addresses: Vec<AddressView>,
+    /// What is spoken to it: `smtp`, `smtps` or `lmtp`.
+    pub(super) protocol: &'static str,
+    /// How mail goes there, as far as TLS goes.
+    pub(super) tls: &'static str,
     /// Why there are none, or none of one family.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,

@@ -19,7 +19,7 @@ pub struct Stream {
 
 impl Stream {
     /// A stream that does not block.
-    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(in crate::io) fn new(stream: TcpStream) -> io::Result<Self> {
         Ok(Stream { inner: Registered::new(stream)? })
     }
 

@@ -82,6 +82,10 @@ pub struct ReportInput<'a> {
     pub arrival: UnixMillis,
     /// Until when it is tried.
     pub retry_until: UnixMillis,
+    /// When its sender wanted it to be delivered, if that was said (BY).
+    pub deliver_by: Option<UnixMillis>,
+    /// That time is up, and its sender wanted to be told.
+    pub is_overdue: bool,
     /// The recipients that it is about.
     pub recipients: &'a [Reported<'a>],
     /// The body of the message as stored, or its first part with the header.

@@ -17,6 +17,9 @@ pub(super) fn part(input: &ReportInput<'_>, utf8: bool) -> Part {
     fields.put("Reporting-MTA", &format!("dns; {}", input.host));
     fields.put("X-Ringpost-Queue-ID", input.queue_id);
     fields.put("Arrival-Date", &date(input.arrival));
+    if let Some(by) = input.deliver_by {
+        fields.put("Deliver-By-Date", &date(by));
+    }
     for reported in input.recipients {
         fields.text.push_str("\r\n");
         recipient(input, reported, &mut fields);
@@ -33,7 +36,7 @@ fn recipient(input: &ReportInput<'_>, reported: &Reported<'_>, fields: &mut Fiel
     }
     fields.put("Final-Recipient", &typed_address(address, fields.utf8));
     fields.put("Action", action(input.kind));
-    fields.put("Status", &status_code(input.kind, outcome).to_string());
+    fields.put("Status", &status_code(input, outcome).to_string());
     if !outcome.host.is_empty() {
         fields.put("Remote-MTA", &format!("dns; {}", host_name(&outcome.host)));
     }
@@ -71,12 +74,16 @@ fn action(kind: Kind) -> &'static str {
 /// The status of a recipient: of the class that the action has. What was deferred
 /// until it expired did not fail for the reason last given, but for the time
 /// (RFC 3463, X.4.7); what a peer called permanent may count as passing, as when
-/// it turns away everybody.
-pub(super) fn status_code(kind: Kind, outcome: &Outcome) -> EnhancedCode {
-    if outcome.disposition == Disposition::Expired {
+/// it turns away everybody. Where the sender has set the time, it is that which was
+/// missed (RFC 2852, section 4).
+pub(super) fn status_code(input: &ReportInput<'_>, outcome: &Outcome) -> EnhancedCode {
+    if outcome.disposition == Disposition::Expired && !is_by_time(outcome) {
         return EnhancedCode(4, 4, 7);
     }
-    let class = match kind {
+    if input.kind == Kind::Delayed && input.is_overdue {
+        return EnhancedCode(4, 4, 7);
+    }
+    let class = match input.kind {
         Kind::Failed => 5,
         Kind::Delayed => 4,
         Kind::Relayed => 2,
@@ -85,6 +92,11 @@ pub(super) fn status_code(kind: Kind, outcome: &Outcome) -> EnhancedCode {
         Some(EnhancedCode(_, subject, detail)) => EnhancedCode(class, subject, detail),
         None => EnhancedCode(class, 0, 0),
     }
+}
+
+/// True when the time that the sender has set was up before the delivery.
+pub(super) fn is_by_time(outcome: &Outcome) -> bool {
+    outcome.reply.enhanced == Some(EnhancedCode(5, 4, 7))
 }
 
 /// ORCPT as a field has it: the type, and the address that was encoded. An

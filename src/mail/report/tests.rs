@@ -42,6 +42,8 @@ fn input<'a>(recipients: &'a [Reported<'a>]) -> ReportInput<'a> {
         queue_id: "000000000000G00Z",
         arrival: UnixMillis(1_700_000_000_000),
         retry_until: UnixMillis(1_700_000_000_000 + 5 * 86_400_000),
+        deliver_by: None,
+        is_overdue: false,
         recipients,
         original:
             b"Received: from x\r\n\tby y\r\nSubject: Hello\r\n..odd: 1\r\n\r\n..Text\r\n.\r\n",
@@ -210,11 +212,46 @@ fn hosts_and_codes_are_named_as_the_standard_wants() {
     assert_eq!(host_name("[2001:db8::1]:25"), "[IPv6:2001:db8::1]");
     assert_eq!(host_name("mx.example.org:25"), "mx.example.org");
     let mut outcome = refused(EnhancedCode(5, 1, 1), "");
-    assert_eq!(status_code(Kind::Failed, &outcome), EnhancedCode(5, 1, 1));
+    let failed = input(&[]);
+    let delayed = ReportInput { kind: Kind::Delayed, ..failed };
+    let overdue = ReportInput { is_overdue: true, ..delayed };
+    assert_eq!(status_code(&failed, &outcome), EnhancedCode(5, 1, 1));
     // A greeting that turns everybody away defers.
-    assert_eq!(status_code(Kind::Delayed, &outcome), EnhancedCode(4, 1, 1));
+    assert_eq!(status_code(&delayed, &outcome), EnhancedCode(4, 1, 1));
+    assert_eq!(status_code(&overdue, &outcome), EnhancedCode(4, 4, 7));
     outcome.reply.enhanced = None;
-    assert_eq!(status_code(Kind::Failed, &outcome), EnhancedCode(5, 0, 0));
+    assert_eq!(status_code(&failed, &outcome), EnhancedCode(5, 0, 0));
+    outcome.disposition = Disposition::Expired;
+    assert_eq!(status_code(&failed, &outcome), EnhancedCode(4, 4, 7));
+    outcome.reply.enhanced = Some(EnhancedCode(5, 4, 7));
+    assert_eq!(status_code(&failed, &outcome), EnhancedCode(5, 4, 7));
+}
+
+#[test]
+fn the_time_that_a_sender_has_set_is_named() {
+    let by = Some(UnixMillis(1_700_000_090_000));
+    let expired = Outcome {
+        disposition: Disposition::Expired,
+        ..refused(EnhancedCode(5, 4, 7), "not delivered within the time that its sender has set")
+    };
+    let all = [reported("bob@example.org", &expired)];
+    let message = text(&build(&ReportInput { deliver_by: by, ..input(&all) }));
+    assert!(message.contains("Subject: Undelivered mail: not delivered in time\r\n"), "{message}");
+    let parts = parts(&message);
+    assert!(parts[0].1.contains("by the time that you have set for"), "{}", parts[0].1);
+    assert!(parts[1].1.contains("\r\nDeliver-By-Date: Tue, 14 Nov 2023 22:14:50 +0000\r\n"));
+    assert!(parts[1].1.contains("Action: failed\r\nStatus: 5.4.7\r\n"), "{}", parts[1].1);
+    let late = deferred();
+    let all = [reported("bob@example.org", &late)];
+    let overdue =
+        ReportInput { kind: Kind::Delayed, deliver_by: by, is_overdue: true, ..input(&all) };
+    let parts = super::tests::parts(&text(&build(&overdue)));
+    assert!(parts[0].1.contains("by the time that you have set"), "{}", parts[0].1);
+    assert!(parts[1].1.contains("Action: delayed\r\nStatus: 4.4.7\r\n"), "{}", parts[1].1);
+    let relayed = ReportInput { kind: Kind::Relayed, deliver_by: by, ..input(&all) };
+    let parts = super::tests::parts(&text(&build(&relayed)));
+    assert!(parts[0].1.contains("which may not report"), "{}", parts[0].1);
+    assert!(parts[1].1.contains("Action: relayed\r\nStatus: 2."), "{}", parts[1].1);
 }
 
 /// Text as strangers write it, with what could mean something in a report.

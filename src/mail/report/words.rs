@@ -2,6 +2,7 @@
 //! done. Plain words, since most who get a report know nothing of mail servers.
 
 use super::returned::Attached;
+use super::status::is_by_time;
 use super::{Kind, MESSAGE_RETURNED_MAX, Part, ReportInput, date, encode, one_line};
 use crate::base::{Disposition, EnhancedCode, Outcome, limits};
 use crate::mail::headers::fields;
@@ -12,9 +13,11 @@ const SUBJECT_MAX: usize = 80;
 /// The subject of the report.
 pub(super) fn subject(input: &ReportInput<'_>) -> &'static str {
     match input.kind {
+        Kind::Failed if all_missed(input) => "Undelivered mail: not delivered in time",
         Kind::Failed if all_expired(input) => "Undelivered mail: given up after many attempts",
         Kind::Failed => "Undelivered mail: returned to sender",
         Kind::Delayed => "Delayed mail: still being tried",
+        Kind::Relayed if input.deliver_by.is_some() => "Mail passed on",
         Kind::Relayed => "Mail passed on: no report on its delivery will come",
     }
 }
@@ -56,6 +59,9 @@ fn message_named(input: &ReportInput<'_>) -> String {
 /// The rest of the sentence, and what follows from it for all recipients.
 fn what_happened(input: &ReportInput<'_>) -> String {
     match input.kind {
+        Kind::Failed if all_missed(input) => "could not be delivered to the recipients named \
+             below by the time that you have set for it. It will not be tried again."
+            .to_owned(),
         Kind::Failed if all_expired(input) => "could not be delivered to the recipients named \
              below although it was tried for a long time. It is given up now."
             .to_owned(),
@@ -63,11 +69,21 @@ fn what_happened(input: &ReportInput<'_>) -> String {
              tried again. The reason is given under each address, in the words of the host that \
              gave it."
             .to_owned(),
+        Kind::Delayed if input.is_overdue => format!(
+            "has not reached the recipients named below by the time that you have set for it. You \
+             need not do anything: it is tried again until {}. If it cannot be delivered by then, \
+             you will be told.",
+            date(input.retry_until)
+        ),
         Kind::Delayed => format!(
             "has not reached the recipients named below yet. You need not do anything: it is \
              tried again until {}. If it cannot be delivered by then, you will be told.",
             date(input.retry_until)
         ),
+        Kind::Relayed if input.deliver_by.is_some() => "was passed on for the recipients named \
+             below, to mail systems which may not report when they have delivered it. You are \
+             told because you have set a time for the message."
+            .to_owned(),
         Kind::Relayed => "was passed on for the recipients named below, to mail systems that do \
              not report when they have delivered it. You will hear of these recipients again \
              only if one of those systems tells you that it failed."
@@ -84,10 +100,12 @@ fn reason(input: &ReportInput<'_>, outcome: &Outcome) -> String {
     };
     let attempts = outcome.attempts;
     match input.kind {
-        Kind::Failed if outcome.disposition == Disposition::Expired => format!(
-            "Given up after {} (attempts: {attempts}). The last answer was: {who}{said}",
-            age(input, outcome)
-        ),
+        Kind::Failed if outcome.disposition == Disposition::Expired && !is_by_time(outcome) => {
+            format!(
+                "Given up after {} (attempts: {attempts}). The last answer was: {who}{said}",
+                age(input, outcome)
+            )
+        }
         Kind::Delayed => format!(
             "Not delivered for {} (attempts: {attempts}). The last answer was: {who}{said}",
             age(input, outcome)
@@ -157,6 +175,11 @@ fn closing(input: &ReportInput<'_>, attached: Attached) -> String {
          was {}.",
         input.host, input.queue_id
     )
+}
+
+/// All were missed by the time that the sender has set.
+fn all_missed(input: &ReportInput<'_>) -> bool {
+    input.recipients.iter().all(|reported| is_by_time(reported.outcome))
 }
 
 fn all_expired(input: &ReportInput<'_>) -> bool {

@@ -14,7 +14,7 @@ fn routes(rest: &str) -> Routes {
 }
 
 fn hop(rank: u16, name: &str) -> Hop {
-    Hop { rank, host: Host::Name(name.into()), port: 25 }
+    Hop { rank, way: Way::Smtp, host: Host::Name(name.into()), port: 25 }
 }
 
 #[track_caller]

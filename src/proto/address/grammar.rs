@@ -119,6 +119,11 @@ fn domain(input: &[u8]) -> Result<usize, BadAddress> {
     Ok(len)
 }
 
+/// True if all of `text` is a `Domain`.
+pub(super) fn is_domain_name(text: &str) -> bool {
+    domain(text.as_bytes()) == Ok(text.len()) && check_unicode(text, 0).is_ok()
+}
+
 /// `address-literal`: the length of the one that `input` begins with, brackets
 /// included.
 fn bracketed(input: &[u8]) -> Result<usize, BadAddress> {

@@ -141,6 +141,12 @@ impl<'a> Address<'a> {
         Address::checked(text.as_bytes(), local_len, false)
     }
 
+    /// True if `text` is the name of a domain as it may stand behind an `@`.
+    pub fn is_domain_name(text: &str) -> bool {
+        let fits = (1..=DOMAIN_MAX).contains(&text.len());
+        fits && grammar::is_domain_name(text)
+    }
+
     fn checked(bytes: &'a [u8], local_len: usize, routed: bool) -> Result<Address<'a>, BadAddress> {
         if local_len > LOCAL_PART_MAX {
             return Err(BadAddress::LongLocalPart);

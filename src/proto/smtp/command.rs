@@ -1,5 +1,6 @@
-//! Commands as clients send them (RFC 5321, 4.1.1; parameters of RFC 1870,
-//! 3461, 6152 and 6531).
+//! Commands as clients send them (RFC 5321, 4.1.1; AUTH of RFC 4954, BDAT of RFC
+//! 3030, ETRN of RFC 1985; parameters of RFC 1870, 3461, 4954, 6152 and 6531, and
+//! those in `asks`).
 //!
 //! Called by the server engine with one line, its CRLF taken off. Parsing
 //! borrows from the line and never allocates.
@@ -7,12 +8,15 @@
 //! Two liberties, since real clients need them: spaces between `FROM:` or `TO:`
 //! and the path, and white space at the end of a line (which 4.1.1 asks for).
 
+use std::fmt;
 use std::str::from_utf8;
 
-use crate::base::BodyType;
 use crate::base::dsn::{self, Notify, Ret};
-use crate::base::limits::DOMAIN_MAX;
-use crate::proto::address::{BadAddress, Path};
+use crate::base::limits::{AUTH_PARAMETER_MAX, DOMAIN_MAX};
+use crate::base::{BodyType, Mechanism, xtext};
+use crate::proto::address::{Address, BadAddress, Path};
+use crate::proto::smtp::asks::Asks;
+use crate::proto::smtp::server::proxying::{Attributes, Verb};
 
 /// One command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,24 +25,77 @@ pub enum Command<'a> {
     Ehlo(&'a str),
     /// `HELO name`.
     Helo(&'a str),
+    /// `LHLO name` (RFC 2033).
+    Lhlo(&'a str),
+    /// `XCLIENT` or `XFORWARD`, and attributes.
+    Claims(Attributes<'a>),
     /// `MAIL FROM:<path> [parameters]`.
     Mail(MailFrom<'a>),
     /// `RCPT TO:<path> [parameters]`.
     Rcpt(RcptTo<'a>),
     /// `DATA`.
     Data,
+    /// `BDAT octets [LAST]`: that many octets follow the line.
+    Bdat {
+        /// More than fits counts as the most that fits.
+        octets: u64,
+        /// The message ends with them.
+        last: bool,
+    },
     /// `RSET`.
     Rset,
     /// `NOOP [anything]`.
     Noop,
+    /// `AUTH mechanism [initial-response]`.
+    Auth(AuthCommand<'a>),
     /// `QUIT`.
     Quit,
-    /// `VRFY something`.
-    Vrfy,
-    /// `EXPN something`.
-    Expn,
-    /// `HELP [anything]`.
-    Help,
+    /// `STARTTLS` (RFC 3207).
+    StartTls,
+    /// `VRFY something [SMTPUTF8]`.
+    Vrfy(Asked<'a>),
+    /// `EXPN something [SMTPUTF8]`.
+    Expn(Asked<'a>),
+    /// `HELP [topic]`.
+    Help(&'a str),
+    /// `ETRN name`.
+    Etrn(Turn<'a>),
+}
+
+/// Whom VRFY or EXPN is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// The name or address, as written.
+    pub text: &'a str,
+    /// The client takes addresses beyond ASCII in the reply (RFC 6531, 3.7.4.2).
+    pub smtputf8: bool,
+}
+
+/// Whose queue ETRN is about (RFC 1985, 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn<'a> {
+    /// A domain.
+    Domain(&'a str),
+    /// `@`: a domain and all below it.
+    Tree(&'a str),
+    /// `#`: a queue by its name.
+    Queue(&'a str),
+}
+
+/// What AUTH says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct AuthCommand<'a> {
+    /// The mechanism, if it is known here.
+    pub mechanism: Option<Mechanism>,
+    /// The initial response, as it came.
+    pub initial: Option<&'a [u8]>,
+}
+
+impl fmt::Debug for AuthCommand<'_> {
+    /// Without the response: that may be a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthCommand").field("mechanism", &self.mechanism).finish_non_exhaustive()
+    }
 }
 
 /// What MAIL says.
@@ -48,7 +105,7 @@ pub struct MailFrom<'a> {
     pub path: Path<'a>,
     /// SIZE (RFC 1870); more than fits counts as the most that fits.
     pub size: Option<u64>,
-    /// BODY (RFC 6152).
+    /// BODY (RFC 6152); BINARYMIME counts as 8BITMIME and is among `asks`.
     pub body: Option<BodyType>,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
@@ -56,13 +113,18 @@ pub struct MailFrom<'a> {
     pub ret: Option<Ret>,
     /// ENVID (RFC 3461), encoded as it came; well-formed.
     pub envid: Option<&'a str>,
+    /// What else is asked.
+    pub asks: Asks,
+    /// AUTH (RFC 4954), encoded as it came: an address or `<>`.
+    pub auth: Option<&'a str>,
 }
 
 impl MailFrom<'_> {
     /// True when any parameter of an extension was given.
     pub fn has_parameters(&self) -> bool {
         let of_size_or_form = self.size.is_some() || self.body.is_some() || self.smtputf8;
-        of_size_or_form || self.ret.is_some() || self.envid.is_some()
+        let of_reports = self.ret.is_some() || self.envid.is_some();
+        of_size_or_form || of_reports || self.auth.is_some() || !self.asks.is_empty()
     }
 }
 
@@ -86,7 +148,8 @@ pub enum BadCommand {
     Unknown,
     /// A command of SMTP that is not offered here.
     NotOffered,
-    /// A request of HTTP: a browser was made to talk to us.
+    /// A request of HTTP, since a browser was made to talk to us, or the header of a
+    /// proxy that we do not listen to.
     Foreign,
     /// An argument is missing, malformed or too much; says which is right.
     Arguments(&'static str),
@@ -102,6 +165,8 @@ pub enum BadCommand {
     UnknownParameter,
     /// A known parameter with a malformed value, or given twice.
     Parameter(&'static str),
+    /// BDAT that does not say how many octets follow.
+    Chunk,
 }
 
 impl<'a> Command<'a> {
@@ -111,27 +176,34 @@ impl<'a> Command<'a> {
         // No early exit: so the compiler looks at 16 bytes at a time.
         let control = |seen, &byte: &u8| seen | (byte.is_ascii_control() & (byte != b'\t'));
         if line.iter().fold(false, control) {
-            return Err(BadCommand::Control);
+            return Err(if begins_chunk(line) { BadCommand::Chunk } else { BadCommand::Control });
         }
         let line = line.trim_ascii_end();
         let verb_len =
             line.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(line.len());
         let (verb, rest) = line.split_at(verb_len);
-        let Ok(verb) = <[u8; 4]>::try_from(verb) else { return Err(other_verb(verb)) };
+        let Ok(verb) = <[u8; 4]>::try_from(verb) else {
+            return other_verb(verb, rest);
+        };
         match &verb.map(|byte| byte.to_ascii_uppercase()) {
             b"MAIL" => mail(rest).map(Command::Mail),
             b"RCPT" => recipient(rest).map(Command::Rcpt),
             b"DATA" => alone(rest, Command::Data, "DATA takes no argument"),
             b"EHLO" => name(rest).map(Command::Ehlo),
             b"HELO" => name(rest).map(Command::Helo),
+            b"LHLO" => name(rest).map(Command::Lhlo),
             b"RSET" => alone(rest, Command::Rset, "RSET takes no argument"),
             b"QUIT" => alone(rest, Command::Quit, "QUIT takes no argument"),
             b"NOOP" => Ok(Command::Noop),
-            b"HELP" => Ok(Command::Help),
-            b"VRFY" => with(rest, Command::Vrfy, "VRFY takes a user name or address"),
-            b"EXPN" => with(rest, Command::Expn, "EXPN takes the name of a list"),
-            b"AUTH" | b"BDAT" | b"ETRN" | b"TURN" | b"ATRN" | b"SEND" | b"SOML" | b"SAML"
-            | b"BURL" | b"LHLO" => Err(BadCommand::NotOffered),
+            b"AUTH" => auth(rest).map(Command::Auth),
+            b"BDAT" => chunk(rest).ok_or(BadCommand::Chunk),
+            b"HELP" => Ok(Command::Help(from_utf8(rest.trim_ascii_start()).unwrap_or(""))),
+            b"VRFY" => asked(rest, "VRFY takes a user name or address").map(Command::Vrfy),
+            b"EXPN" => asked(rest, "EXPN takes the name of a list").map(Command::Expn),
+            b"ETRN" => turn(rest).map(Command::Etrn),
+            b"TURN" | b"ATRN" | b"SEND" | b"SOML" | b"SAML" | b"BURL" => {
+                Err(BadCommand::NotOffered)
+            }
             b"POST" | b"HEAD" => Err(BadCommand::Foreign),
             _ => Err(BadCommand::Unknown),
         }
@@ -140,14 +212,21 @@ impl<'a> Command<'a> {
 
 /// Verbs that do not have four letters.
 #[cold]
-fn other_verb(verb: &[u8]) -> BadCommand {
+fn other_verb<'a>(verb: &[u8], rest: &'a [u8]) -> Result<Command<'a>, BadCommand> {
     let is = |name: &&str| verb.eq_ignore_ascii_case(name.as_bytes());
-    if ["GET", "PUT", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE", "PRI"].iter().any(is) {
-        BadCommand::Foreign
+    if ["GET", "PUT", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE", "PRI", "PROXY"]
+        .iter()
+        .any(is)
+    {
+        Err(BadCommand::Foreign)
+    } else if is(&"XCLIENT") {
+        Attributes::parse(Verb::Xclient, rest).map(Command::Claims)
+    } else if is(&"XFORWARD") {
+        Attributes::parse(Verb::Xforward, rest).map(Command::Claims)
     } else if is(&"STARTTLS") {
-        BadCommand::NotOffered
+        alone(rest, Command::StartTls, "STARTTLS takes no argument")
     } else {
-        BadCommand::Unknown
+        Err(BadCommand::Unknown)
     }
 }
 
@@ -159,12 +238,47 @@ fn alone<'a>(
     if rest.is_empty() { Ok(command) } else { Err(BadCommand::Arguments(usage)) }
 }
 
-fn with<'a>(
-    rest: &[u8],
-    command: Command<'a>,
-    usage: &'static str,
-) -> Result<Command<'a>, BadCommand> {
-    if rest.is_empty() { Err(BadCommand::Arguments(usage)) } else { Ok(command) }
+/// True if a line, malformed as it may be, announces a chunk: then what follows it
+/// is no command, and nobody knows where the next one begins.
+pub fn begins_chunk(line: &[u8]) -> bool {
+    let (verb, rest) = line.split_at(line.len().min(4));
+    verb.eq_ignore_ascii_case(b"BDAT") && !rest.first().is_some_and(u8::is_ascii_alphanumeric)
+}
+
+/// `chunk-size [SP "LAST"]` (RFC 3030, 2).
+fn chunk<'a>(rest: &[u8]) -> Option<Command<'a>> {
+    let mut words = words(rest);
+    let octets = decimal(words.next()?)?;
+    let last = match words.next() {
+        None => false,
+        Some(word) if word.eq_ignore_ascii_case(b"LAST") => true,
+        Some(_) => return None,
+    };
+    words.next().is_none().then_some(Command::Bdat { octets, last })
+}
+
+fn asked<'a>(rest: &'a [u8], usage: &'static str) -> Result<Asked<'a>, BadCommand> {
+    let bad = BadCommand::Arguments(usage);
+    let text = from_utf8(rest.trim_ascii_start()).map_err(|_| bad)?;
+    let asked = match text.rsplit_once(' ') {
+        Some((text, word)) if word.eq_ignore_ascii_case("SMTPUTF8") => {
+            Asked { text: text.trim_ascii_end(), smtputf8: true }
+        }
+        _ => Asked { text, smtputf8: false },
+    };
+    if asked.text.is_empty() { Err(bad) } else { Ok(asked) }
+}
+
+/// `["@" / "#"] node` (RFC 1985, 5.1).
+fn turn(rest: &[u8]) -> Result<Turn<'_>, BadCommand> {
+    let bad = BadCommand::Arguments("ETRN takes the name of a domain, @ before it for all below");
+    let node = from_utf8(rest.trim_ascii_start()).map_err(|_| bad)?;
+    let (kind, node): (fn(_) -> _, _) = match node.split_at_checked(1) {
+        Some(("@", node)) => (Turn::Tree, node),
+        Some(("#", node)) => (Turn::Queue, node),
+        _ => (Turn::Domain, node),
+    };
+    if Address::is_domain_name(node) { Ok(kind(node)) } else { Err(bad) }
 }
 
 /// The argument of EHLO and HELO. By 4.1.1.1 a domain or an address literal;
@@ -179,6 +293,18 @@ fn name(rest: &[u8]) -> Result<&str, BadCommand> {
         Ok(word) if fits => Ok(word),
         _ => Err(BadCommand::Name),
     }
+}
+
+/// The arguments of AUTH (RFC 4954, section 8).
+fn auth(rest: &[u8]) -> Result<AuthCommand<'_>, BadCommand> {
+    let mut words = rest.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let usage = BadCommand::Arguments("write AUTH mechanism [base64]");
+    let mechanism = words.next().ok_or(usage)?;
+    let initial = words.next();
+    if words.next().is_some() {
+        return Err(usage);
+    }
+    Ok(AuthCommand { mechanism: Mechanism::parse(mechanism), initial })
 }
 
 /// What follows `keyword:` and spaces behind the verb.
@@ -200,8 +326,16 @@ fn mail(rest: &[u8]) -> Result<MailFrom<'_>, BadCommand> {
     {
         return Err(BadCommand::Sender(BadAddress::NoDomain));
     }
-    let mut mail =
-        MailFrom { path, size: None, body: None, smtputf8: false, ret: None, envid: None };
+    let mut mail = MailFrom {
+        path,
+        size: None,
+        body: None,
+        smtputf8: false,
+        ret: None,
+        envid: None,
+        asks: Asks::default(),
+        auth: None,
+    };
     match parameters.first() {
         None => {}
         Some(b' ') => words(parameters).try_for_each(|word| mail_parameter(word, &mut mail))?,
@@ -244,8 +378,9 @@ fn mail_parameter<'a>(parameter: &'a [u8], mail: &mut MailFrom<'a>) -> Result<()
         let size = value.and_then(size).ok_or(BadCommand::Parameter("write SIZE=octets"))?;
         once(&mut mail.size, size, "SIZE was given twice")
     } else if keyword.eq_ignore_ascii_case(b"BODY") {
-        let body = value.and_then(body_type);
-        let body = body.ok_or(BadCommand::Parameter("BODY is 7BIT or 8BITMIME"))?;
+        let bad = BadCommand::Parameter("BODY is 7BIT, 8BITMIME or BINARYMIME");
+        let (body, binary) = value.and_then(body_type).ok_or(bad)?;
+        mail.asks.binary |= binary;
         once(&mut mail.body, body, "BODY was given twice")
     } else if keyword.eq_ignore_ascii_case(b"SMTPUTF8") {
         if value.is_some() || mail.smtputf8 {
@@ -262,8 +397,12 @@ fn mail_parameter<'a>(parameter: &'a [u8], mail: &mut MailFrom<'a>) -> Result<()
         let envid = envid
             .ok_or(BadCommand::Parameter("ENVID is up to 100 characters of printable xtext"))?;
         once(&mut mail.envid, envid, "ENVID was given twice")
+    } else if keyword.eq_ignore_ascii_case(b"AUTH") {
+        let auth = value.and_then(auth_parameter);
+        let auth = auth.ok_or(BadCommand::Parameter("AUTH is an address in xtext, or <>"))?;
+        once(&mut mail.auth, auth, "AUTH was given twice")
     } else {
-        Err(BadCommand::UnknownParameter)
+        mail.asks.parameter(keyword, value)
     }
 }
 
@@ -284,13 +423,32 @@ fn recipient_parameter<'a>(parameter: &'a [u8], to: &mut RcptTo<'a>) -> Result<(
     }
 }
 
-fn once<T>(slot: &mut Option<T>, value: T, twice: &'static str) -> Result<(), BadCommand> {
+/// The value of AUTH (RFC 4954, section 5), still encoded.
+fn auth_parameter(value: &[u8]) -> Option<&str> {
+    let text = from_utf8(value).ok()?;
+    if value.len() > AUTH_PARAMETER_MAX || !xtext::is_printable(value) {
+        return None;
+    }
+    let meant = xtext::decode(text);
+    (meant == "<>" || Address::parse(&meant).is_ok()).then_some(text)
+}
+
+pub(super) fn once<T>(
+    slot: &mut Option<T>,
+    value: T,
+    twice: &'static str,
+) -> Result<(), BadCommand> {
     if slot.replace(value).is_some() { Err(BadCommand::Parameter(twice)) } else { Ok(()) }
 }
 
 /// `1*20DIGIT` (RFC 1870, section 4).
 fn size(value: &[u8]) -> Option<u64> {
-    if !(1..=20).contains(&value.len()) || !value.iter().all(u8::is_ascii_digit) {
+    if value.len() > 20 { None } else { decimal(value) }
+}
+
+/// `1*DIGIT`; more than fits counts as the most that fits.
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let step =
@@ -298,142 +456,18 @@ fn size(value: &[u8]) -> Option<u64> {
     Some(value.iter().fold(0, step))
 }
 
-fn body_type(value: &[u8]) -> Option<BodyType> {
+/// The body type, and whether it is binary.
+fn body_type(value: &[u8]) -> Option<(BodyType, bool)> {
     if value.eq_ignore_ascii_case(b"8BITMIME") {
-        Some(BodyType::EightBitMime)
+        Some((BodyType::EightBitMime, false))
     } else if value.eq_ignore_ascii_case(b"7BIT") {
-        Some(BodyType::SevenBit)
+        Some((BodyType::SevenBit, false))
+    } else if value.eq_ignore_ascii_case(b"BINARYMIME") {
+        Some((BodyType::EightBitMime, true))
     } else {
         None
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(line: &str) -> Result<Command<'_>, BadCommand> {
-        Command::parse(line.as_bytes())
-    }
-
-    fn mail_of(line: &str) -> MailFrom<'_> {
-        match parse(line) {
-            Ok(Command::Mail(mail)) => mail,
-            other => panic!("{line:?}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn verbs_are_read_in_any_case() {
-        for (line, command) in [
-            ("EHLO a.example", Command::Ehlo("a.example")),
-            ("helo  [192.0.2.1] ", Command::Helo("[192.0.2.1]")),
-            ("dAtA", Command::Data),
-            ("DATA \t", Command::Data),
-            ("rset", Command::Rset),
-            ("QUIT", Command::Quit),
-            ("NOOP whatever \u{e4}", Command::Noop),
-            ("HELP MAIL", Command::Help),
-            ("VRFY someone", Command::Vrfy),
-            ("EXPN list", Command::Expn),
-        ] {
-            assert_eq!(parse(line), Ok(command), "{line:?}");
-        }
-    }
-
-    #[test]
-    fn mail_takes_the_parameters_we_offer() {
-        let mail = mail_of("MAIL FROM:<a@b.example> size=1000 Body=8bitmime SMTPUTF8");
-        assert_eq!(
-            (mail.size, mail.body, mail.smtputf8),
-            (Some(1000), Some(BodyType::EightBitMime), true)
-        );
-        assert!(mail.has_parameters() && !mail_of("mail from: <>").has_parameters());
-        assert_eq!(mail_of("MAIL FROM:<> SIZE=99999999999999999999").size, Some(u64::MAX));
-        for (line, bad) in [
-            ("MAIL FROM:<> SIZE=", "write SIZE=octets"),
-            ("MAIL FROM:<> SIZE", "write SIZE=octets"),
-            ("MAIL FROM:<> SIZE=-1", "write SIZE=octets"),
-            ("MAIL FROM:<> SIZE=999999999999999999999", "write SIZE=octets"),
-            ("MAIL FROM:<> SIZE=1 SIZE=1", "SIZE was given twice"),
-            ("MAIL FROM:<> BODY=BINARYMIME", "BODY is 7BIT or 8BITMIME"),
-            ("MAIL FROM:<> BODY=7BIT BODY=7BIT", "BODY was given twice"),
-            ("MAIL FROM:<> SMTPUTF8=1", "SMTPUTF8 has no value and is given once"),
-        ] {
-            assert_eq!(parse(line), Err(BadCommand::Parameter(bad)), "{line:?}");
-        }
-        for line in ["MAIL FROM:<> AUTH=<>", "MAIL FROM:<> =", "RCPT TO:<a@b> RET=FULL"] {
-            assert_eq!(parse(line), Err(BadCommand::UnknownParameter), "{line:?}");
-        }
-    }
-
-    #[test]
-    fn parameters_about_reports_are_read() {
-        let mail = mail_of("MAIL FROM:<s@a> ret=hdrs ENVID=QQ+2B1");
-        assert_eq!((mail.ret, mail.envid), (Some(Ret::Headers), Some("QQ+2B1")));
-        assert!(mail.has_parameters());
-        let line = "RCPT TO:<r@b> NOTIFY=success,DELAY  ORCPT=rfc822;R+2B@b";
-        let Ok(Command::Rcpt(to)) = parse(line) else { panic!("{line}") };
-        let notify = Notify { success: true, failure: false, delay: true };
-        assert_eq!((to.notify, to.orcpt), (Some(notify), Some("rfc822;R+2B@b")));
-        for (line, bad) in [
-            ("MAIL FROM:<> RET", "RET is FULL or HDRS"),
-            ("MAIL FROM:<> RET=BODY", "RET is FULL or HDRS"),
-            ("MAIL FROM:<> RET=FULL RET=FULL", "RET was given twice"),
-            ("MAIL FROM:<> ENVID=a ENVID=a", "ENVID was given twice"),
-            ("RCPT TO:<a@b> NOTIFY=DELAY NOTIFY=DELAY", "NOTIFY was given twice"),
-            ("RCPT TO:<a@b> ORCPT=x;y ORCPT=x;y", "ORCPT was given twice"),
-        ] {
-            assert_eq!(parse(line), Err(BadCommand::Parameter(bad)), "{line:?}");
-        }
-        for line in ["MAIL FROM:<> ENVID", "MAIL FROM:<> ENVID=", "MAIL FROM:<> ENVID=a+0D"] {
-            assert!(
-                matches!(parse(line), Err(BadCommand::Parameter(bad)) if bad.contains("ENVID"))
-            );
-        }
-        for line in ["RCPT TO:<a@b> NOTIFY", "RCPT TO:<a@b> NOTIFY=NEVER,DELAY"] {
-            assert!(
-                matches!(parse(line), Err(BadCommand::Parameter(bad)) if bad.contains("NOTIFY"))
-            );
-        }
-    }
-
-    #[test]
-    fn refuses_what_is_malformed() {
-        use BadCommand::*;
-        for (line, bad) in [
-            ("", Unknown),
-            (" NOOP", Unknown),
-            ("FOO", Unknown),
-            ("MAILFROM:<a@b>", Unknown),
-            ("\u{e4}\u{e4}", Unknown),
-            ("STARTTLS", NotOffered),
-            ("AUTH PLAIN AGEAYg==", NotOffered),
-            ("BDAT 10 LAST", NotOffered),
-            ("GET / HTTP/1.1", Foreign),
-            ("post / HTTP/1.1", Foreign),
-            ("NOOP \0", Control),
-            ("NOOP\rQUIT", Control),
-            ("RCPT TO:<a@b>\r", Control),
-            ("EHLO", Name),
-            ("EHLO a b", Name),
-            ("EHLO b\u{fc}cher.example", Name),
-            ("DATA now", Arguments("DATA takes no argument")),
-            ("QUIT now", Arguments("QUIT takes no argument")),
-            ("VRFY ", Arguments("VRFY takes a user name or address")),
-            ("MAIL", Arguments("write MAIL FROM:<address>")),
-            ("MAIL TO:<a@b>", Arguments("write MAIL FROM:<address>")),
-            ("MAIL FROM <a@b>", Arguments("write MAIL FROM:<address>")),
-            ("RCPT FROM:<a@b>", Arguments("write RCPT TO:<address>")),
-            ("MAIL FROM:a@b", Sender(BadAddress::Brackets)),
-            ("MAIL FROM:<a@b>SIZE=1", Sender(BadAddress::Brackets)),
-            ("MAIL FROM:<postmaster>", Sender(BadAddress::NoDomain)),
-            ("RCPT TO:<>", NullRecipient),
-            ("RCPT TO:<a@b>>", Recipient(BadAddress::Brackets)),
-            ("RCPT TO:<a@b>,<c@d>", Recipient(BadAddress::Brackets)),
-        ] {
-            assert_eq!(parse(line), Err(bad), "{line:?}");
-        }
-        assert_eq!(parse(&format!("EHLO {}", "a".repeat(256))), Err(Name));
-    }
-}
+mod tests;

@@ -51,8 +51,11 @@ pub(crate) struct RecipientState {
     pub(crate) next_ms: u64,
     pub(crate) attempts: u16,
     pub(crate) status: Status,
-    /// Its sender needs no notice of the delay (any more). Not in the log.
-    pub(crate) noticed: bool,
+    /// How many of the moments at which its sender is to be told of the delay are
+    /// dealt with. Not in the log.
+    pub(crate) noticed: u8,
+    /// Its sender wants it kept until `next_ms`.
+    pub(crate) postponed: bool,
     /// Some record besides the message itself speaks about it: its state has to
     /// be said again before that record goes.
     pub(super) spoken_of: bool,
@@ -70,6 +73,8 @@ impl RecipientState {
         if self.status == Status::Waiting { 0 } else { self.next_ms }
     }
 }
+
+const _: () = assert!(size_of::<RecipientState>() == 24, "see docs/durability.md");
 
 /// The recipients of a message: nearly always one.
 enum Recipients {
@@ -109,8 +114,15 @@ const _: () =
 impl Entry {
     /// A whole message, or the head of a streamed one.
     pub(crate) fn new(first: First, status: Status, next_ms: u64) -> Self {
-        let (last, attempts, noticed, spoken_of) = (NOWHERE, 0, false, false);
-        let state = RecipientState { last, next_ms, attempts, status, noticed, spoken_of };
+        let state = RecipientState {
+            last: NOWHERE,
+            next_ms,
+            attempts: 0,
+            status,
+            noticed: 0,
+            postponed: false,
+            spoken_of: false,
+        };
         let recipients = match first.recipients {
             1 => Recipients::One(state),
             many => Recipients::Many(vec![state; usize::from(many)].into()),

@@ -154,18 +154,20 @@ impl Index {
         taken
     }
 
-    /// Brings everything that would come up later than `latest` forward to it.
-    /// Says how many messages that were.
+    /// Brings what would come up later than `latest` forward to it, unless its
+    /// sender wants it so. Says how many messages that were.
     pub(in crate::queue) fn bring_within(&mut self, latest: UnixMillis) -> usize {
         let mut late = Vec::new();
-        for (id, _) in entries_after(&self.homes, NOWHERE)
-            .filter(|(_, entry)| entry.next_due().is_some_and(|next| next > latest.0))
-        {
+        for (id, _) in entries_after(&self.homes, NOWHERE).filter(|(_, entry)| {
+            let mut recipients = entry.recipients().iter();
+            recipients.any(|r| r.is_scheduled() && !r.postponed && r.next_ms > latest.0)
+        }) {
             late.push(id);
         }
         for &id in &late {
             let Some(entry) = self.get_mut(id) else { continue };
-            for state in entry.recipients_mut().iter_mut().filter(|state| state.is_scheduled()) {
+            let scheduled = entry.recipients_mut().iter_mut().filter(|state| state.is_scheduled());
+            for state in scheduled.filter(|state| !state.postponed) {
                 state.next_ms = state.next_ms.min(latest.0);
             }
             let next = entry.next_due();
@@ -175,12 +177,13 @@ impl Index {
         late.len()
     }
 
-    /// The senders of these recipients need no notice of a delay.
-    pub(in crate::queue) fn set_noticed(&mut self, id: Place, recipients: &[u16]) {
+    /// `moments` of those at which the senders of these recipients are to be told of
+    /// a delay are dealt with.
+    pub(in crate::queue) fn set_noticed(&mut self, id: Place, recipients: &[u16], moments: u8) {
         let Some(entry) = self.get_mut(id) else { return };
         for &recipient in recipients {
             if let Some(state) = entry.recipient_mut(recipient) {
-                state.noticed = true;
+                state.noticed = moments;
             }
         }
     }
@@ -210,6 +213,7 @@ fn take_out(entry: &mut Entry, now: UnixMillis) -> SmallVec<[u16; 1]> {
     for (index, state) in entry.recipients_mut().iter_mut().enumerate() {
         if state.is_scheduled() && state.next_ms <= now.0 {
             state.status = Status::Out;
+            state.postponed = false;
             recipients.push(index as u16);
         }
     }

@@ -1,7 +1,7 @@
 //! What outcomes, survivors, moves and orders do to the state of recipients.
 
 use super::{Entry, Index, Place, RecipientState, Status};
-use crate::queue::fact::{Restated, Ruling, Surviving};
+use crate::queue::fact::{Restated, Ruling, Surviving, Timing};
 
 impl Index {
     /// Applies rulings about a message that lie in the record `at`, in `batch`.
@@ -24,6 +24,7 @@ impl Index {
             }
             state.last = at;
             state.spoken_of = true;
+            state.postponed = false;
             state.attempts = ruling.attempts;
             state.next_ms = ruling.next_ms;
             state.status = if ruling.is_final { Status::Done } else { state.status.back() };
@@ -75,6 +76,7 @@ impl Index {
                 state.last = at;
             }
             state.spoken_of = true;
+            state.postponed = false;
             state.attempts = ruling.attempts;
             state.next_ms = ruling.next_ms;
             state.status = match (ruling.is_final, held) {
@@ -98,8 +100,40 @@ impl Index {
         }
     }
 
+    /// What the terms of a message say, for a replay at `now_ms`: recipients of
+    /// which nothing else is known are due when their sender wants them to be, or
+    /// at once, by priority.
+    pub(in crate::queue) fn time(&mut self, id: Place, timing: Timing, now_ms: u64) {
+        let Some(entry) = self.get_mut(id).filter(|_| !timing.is_usual()) else { return };
+        for state in entry.recipients_mut().iter_mut().filter(|state| !state.spoken_of) {
+            if timing.hold_until_ms > 0 {
+                state.postponed = true;
+                state.next_ms = timing.hold_until_ms;
+            } else {
+                // What is due at the same time goes in this order.
+                state.next_ms = now_ms.saturating_add_signed(-i64::from(timing.priority));
+            }
+        }
+        let next = entry.next_due();
+        self.schedule.push(next, id);
+    }
+
+    /// Recipients that are out wait until `until`: their sender wants it so.
+    pub(in crate::queue) fn postpone(&mut self, id: Place, until_ms: u64) {
+        let Some(entry) = self.get_mut(id) else { return };
+        for state in entry.recipients_mut().iter_mut().filter(|state| state.status.is_out()) {
+            state.postponed = state.status == Status::Out;
+            state.status = state.status.back();
+            state.next_ms = until_ms;
+        }
+        let next = entry.next_due();
+        self.schedule.push(next, id);
+        self.tidy_schedule();
+    }
+
     /// Carries out an operator's order that lies in the record `at`: holds
-    /// recipients back, or makes held ones due at `now_ms`.
+    /// recipients back, or makes due at `now_ms` those that are held or that their
+    /// senders want kept.
     pub(in crate::queue) fn hold(
         &mut self,
         id: Place,
@@ -113,9 +147,11 @@ impl Index {
         for &recipient in recipients {
             let Some(state) = entry.recipient_mut(recipient) else { continue };
             state.spoken_of = true;
+            let postponed = std::mem::take(&mut state.postponed);
             match (state.status, hold) {
                 (Status::Pending | Status::Waiting, true) => state.status = Status::Held,
                 (Status::Out, true) => state.status = Status::OutHeld,
+                (Status::Pending, false) if postponed => state.next_ms = now_ms,
                 (Status::Held, false) => {
                     state.status = Status::Pending;
                     state.next_ms = now_ms;

@@ -8,12 +8,15 @@
 //! bare archive has the body type of its root, a small number; where extras
 //! are, their [`TRAILER`] has [`MARK`] there.
 
+use rkyv::api::high::to_bytes_in;
 use rkyv::rancor;
 
 use super::Malformed;
 use crate::base::Envelope;
 use crate::base::dsn::{ArchivedDsn, Dsn};
 use crate::base::envelope::ArchivedEnvelope;
+use crate::base::terms::{ArchivedTerms, Terms};
+use crate::queue::fact::Timing;
 use crate::queue::format::read_u32;
 
 /// How far before the end the octet lies that tells what is there.
@@ -28,6 +31,8 @@ const TRAILER: usize = MARK_AT;
 const EXTRA_PREFIX: usize = 6;
 /// The extra that holds a [`Dsn`].
 const DSN: u16 = 1;
+/// The extra that holds [`Terms`].
+const TERMS: u16 = 2;
 
 // The layout of format version 1: other sizes would be another format.
 const _: () = assert!(size_of::<ArchivedEnvelope>() == 42 && MARK_AT == 18);
@@ -35,21 +40,34 @@ const _: () = assert!(size_of::<ArchivedEnvelope>() == 42 && MARK_AT == 18);
 /// Appends `envelope`: its archive and its extras.
 pub fn encode_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
     let start = out.len();
-    rkyv::api::high::to_bytes_in::<_, rancor::Error>(envelope, &mut *out)
+    to_bytes_in::<_, rancor::Error>(envelope, &mut *out)
         .expect("an envelope is plain data, and a vector takes it");
-    let Some(dsn) = &envelope.dsn else { return };
+    if envelope.dsn.is_none() && envelope.terms.is_none() {
+        return;
+    }
     let len = (out.len() - start) as u32;
-    let at = out.len();
-    out.extend_from_slice(&DSN.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    rkyv::api::high::to_bytes_in::<_, rancor::Error>(&**dsn, &mut *out)
-        .expect("parameters are plain data, and a vector takes them");
-    let extra = (out.len() - at - EXTRA_PREFIX) as u32;
-    out[at + 2..at + EXTRA_PREFIX].copy_from_slice(&extra.to_le_bytes());
+    if let Some(dsn) = &envelope.dsn {
+        encode_extra(DSN, out, |out| to_bytes_in(&**dsn, &mut *out).map(drop));
+    }
+    if let Some(terms) = &envelope.terms {
+        encode_extra(TERMS, out, |out| to_bytes_in(&**terms, &mut *out).map(drop));
+    }
     let mut trailer = [0; TRAILER];
     trailer[0] = MARK;
     trailer[2..6].copy_from_slice(&len.to_le_bytes());
     out.extend_from_slice(&trailer);
+}
+
+type Archived = Result<(), rancor::Error>;
+
+/// Appends one extra.
+fn encode_extra(number: u16, out: &mut Vec<u8>, archive: impl FnOnce(&mut Vec<u8>) -> Archived) {
+    let at = out.len();
+    out.extend_from_slice(&number.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    archive(out).expect("parameters are plain data, and a vector takes them");
+    let len = (out.len() - at - EXTRA_PREFIX) as u32;
+    out[at + 2..at + EXTRA_PREFIX].copy_from_slice(&len.to_le_bytes());
 }
 
 /// What the index needs of an envelope.
@@ -59,6 +77,23 @@ pub struct EnvelopeFacts {
     pub recipients: u16,
     /// `Envelope::arrival_ms`.
     pub arrival_ms: u64,
+    /// What its terms say about when it is tried.
+    pub timing: Timing,
+}
+
+/// What the terms of a stored envelope say about when its message is tried:
+/// nothing where they cannot be read.
+pub fn timing_of(bytes: &[u8]) -> Timing {
+    let Ok((_, mut extras)) = split(bytes) else { return Timing::default() };
+    let mut timing = Timing::default();
+    while !extras.is_empty() {
+        match take_extra(&mut extras) {
+            Ok(Extra::Terms(terms)) => timing = terms.into(),
+            Ok(Extra::Dsn(_)) => {}
+            Err(_) => return Timing::default(),
+        }
+    }
+    timing
 }
 
 /// Validates an envelope without building it.
@@ -69,13 +104,16 @@ pub fn envelope_facts(bytes: &[u8]) -> Result<EnvelopeFacts, Malformed> {
     let (archive, mut extras) = split(bytes)?;
     let archived = rkyv::access::<ArchivedEnvelope, rancor::Failure>(archive)
         .map_err(|_| Malformed("an envelope that does not validate"))?;
+    let mut timing = Timing::default();
     while !extras.is_empty() {
-        take_extra(&mut extras)?;
+        if let Extra::Terms(terms) = take_extra(&mut extras)? {
+            timing = terms.into();
+        }
     }
     match u16::try_from(archived.recipients.len()) {
         Ok(0) | Err(_) => Err(Malformed("an envelope without recipients, or with too many")),
         Ok(recipients) => {
-            Ok(EnvelopeFacts { recipients, arrival_ms: archived.arrival_ms.to_native() })
+            Ok(EnvelopeFacts { recipients, arrival_ms: archived.arrival_ms.to_native(), timing })
         }
     }
 }
@@ -89,8 +127,16 @@ pub fn decode_envelope(bytes: &[u8]) -> Result<Envelope, Malformed> {
     let mut envelope = rkyv::from_bytes::<Envelope, rancor::Failure>(archive)
         .map_err(|_| Malformed("an envelope that does not validate"))?;
     while !extras.is_empty() {
-        let dsn = rkyv::deserialize::<Dsn, rancor::Failure>(take_extra(&mut extras)?);
-        envelope.dsn = Some(Box::new(dsn.map_err(|_| BAD_EXTRA)?));
+        match take_extra(&mut extras)? {
+            Extra::Dsn(dsn) => {
+                let dsn = rkyv::deserialize::<Dsn, rancor::Failure>(dsn);
+                envelope.dsn = Some(Box::new(dsn.map_err(|_| BAD_EXTRA)?));
+            }
+            Extra::Terms(terms) => {
+                let terms = rkyv::deserialize::<Terms, rancor::Failure>(terms);
+                envelope.terms = Some(Box::new(terms.map_err(|_| BAD_EXTRA)?));
+            }
+        }
     }
     Ok(envelope)
 }
@@ -108,16 +154,25 @@ fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
 
 const BAD_EXTRA: Malformed = Malformed("an extra of an envelope that does not validate");
 
+/// One extra.
+enum Extra<'a> {
+    Dsn(&'a ArchivedDsn),
+    Terms(&'a ArchivedTerms),
+}
+
 /// The next extra. Its number is known: a new one is a new format version.
-fn take_extra<'a>(extras: &mut &'a [u8]) -> Result<&'a ArchivedDsn, Malformed> {
+fn take_extra<'a>(extras: &mut &'a [u8]) -> Result<Extra<'a>, Malformed> {
     const SHORT: Malformed = Malformed("an envelope that ends within an extra");
     let (prefix, rest) = extras.split_at_checked(EXTRA_PREFIX).ok_or(SHORT)?;
-    if prefix[..2] != DSN.to_le_bytes() {
-        return Err(Malformed("an envelope with an extra that is not known"));
-    }
+    let number = u16::from_le_bytes([prefix[0], prefix[1]]);
     let (archive, rest) = rest.split_at_checked(read_u32(prefix, 2) as usize).ok_or(SHORT)?;
     *extras = rest;
-    rkyv::access::<ArchivedDsn, rancor::Failure>(archive).map_err(|_| BAD_EXTRA)
+    match number {
+        DSN => rkyv::access::<ArchivedDsn, rancor::Failure>(archive).map(Extra::Dsn),
+        TERMS => rkyv::access::<ArchivedTerms, rancor::Failure>(archive).map(Extra::Terms),
+        _ => return Err(Malformed("an envelope with an extra that is not known")),
+    }
+    .map_err(|_| BAD_EXTRA)
 }
 
 #[cfg(test)]
@@ -127,6 +182,7 @@ mod tests {
     use super::*;
     use crate::base::BodyType;
     use crate::base::dsn::{Notify, RecipientDsn, Ret};
+    use crate::base::terms::{ByMode, DeliverBy};
 
     fn encoded(envelope: &Envelope) -> Vec<u8> {
         let mut bytes = vec![];
@@ -157,16 +213,51 @@ mod tests {
         let bytes = encoded(&asked);
         assert!(bytes.starts_with(&bare) && bytes.len() > bare.len());
         assert_eq!(decode_envelope(&bytes), Ok(asked));
-        let facts = EnvelopeFacts { recipients: 2, arrival_ms: 77 };
+        let facts = EnvelopeFacts { recipients: 2, arrival_ms: 77, timing: Timing::default() };
         assert_eq!((envelope_facts(&bare), envelope_facts(&bytes)), (Ok(facts), Ok(facts)));
     }
 
     #[test]
+    fn terms_come_back_alone_and_beside_what_was_asked_about_reports() {
+        let terms = Terms {
+            binary: true,
+            deliver_by: Some(DeliverBy { at_ms: 99, mode: ByMode::Notify, trace: true }),
+            hold_until_ms: Some(88),
+            priority: -4,
+            auth: Some(String::new()),
+            user: Some("j\u{f6}rg".into()),
+            ..Terms::default()
+        };
+        for dsn in [None, Some(Box::new(dsn()))] {
+            let envelope = Envelope { dsn, terms: Some(Box::new(terms.clone())), ..plain() };
+            let bytes = encoded(&envelope);
+            let timing = Timing { hold_until_ms: 88, priority: -4 };
+            let facts = EnvelopeFacts { recipients: 2, arrival_ms: 77, timing };
+            assert_eq!((envelope_facts(&bytes), timing_of(&bytes)), (Ok(facts), timing));
+            assert_eq!(decode_envelope(&bytes), Ok(envelope));
+        }
+        // What is to come back is not kept past that.
+        for (by, mode, kept) in
+            [(80, ByMode::Return, 80), (80, ByMode::Notify, 88), (99, ByMode::Return, 88)]
+        {
+            let deliver_by = Some(DeliverBy { at_ms: by, mode, trace: false });
+            let terms = Terms { deliver_by, ..terms.clone() };
+            assert_eq!(Timing::from(&terms).hold_until_ms, kept);
+            let envelope = Envelope { terms: Some(Box::new(terms)), ..plain() };
+            assert_eq!(timing_of(&encoded(&envelope)).hold_until_ms, kept);
+        }
+    }
+
+    #[test]
     fn every_cut_is_refused_not_a_panic() {
-        for envelope in [plain(), Envelope { dsn: Some(Box::new(dsn())), ..plain() }] {
+        let terms = Some(Box::new(Terms { auth: Some("a@b".into()), ..Terms::default() }));
+        let dsn = Some(Box::new(dsn()));
+        for (dsn, terms) in [(None, None), (dsn.clone(), None), (None, terms.clone()), (dsn, terms)]
+        {
+            let envelope = Envelope { dsn, terms, ..plain() };
             let bytes = encoded(&envelope);
             for cut in 0..bytes.len() {
-                if envelope.dsn.is_some() && bytes[..cut] == encoded(&plain()) {
+                if bytes[..cut] == encoded(&plain()) {
                     continue;
                 }
                 let facts = envelope_facts(&bytes[..cut]);
@@ -181,7 +272,7 @@ mod tests {
     fn an_extra_that_is_not_known_and_an_empty_one_are_malformed() {
         let mut bytes = encoded(&Envelope { dsn: Some(Box::new(dsn())), ..plain() });
         let at = encoded(&plain()).len();
-        bytes[at] = 2;
+        bytes[at] = 9;
         assert!(decode_envelope(&bytes).is_err() && envelope_facts(&bytes).is_err());
         let trailer = bytes.len() - TRAILER;
         let none = [&bytes[..at], &bytes[trailer..]].concat();
@@ -205,7 +296,8 @@ mod tests {
         ) {
             let body_type = if eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit };
             let envelope = Envelope {
-                sender, recipients, arrival_ms, body_type, smtputf8, client, helo, dsn: None,
+                sender, recipients, arrival_ms, body_type, smtputf8, client, helo,
+                dsn: None, terms: None,
             };
             prop_assert_eq!(decode_envelope(&encoded(&envelope)), Ok(envelope));
         }

@@ -17,7 +17,7 @@ use rkyv::rancor;
 use super::format::{Kind, read_u32, read_u64};
 use crate::base::{Envelope, Outcome, Place};
 
-pub use envelope::{EnvelopeFacts, decode_envelope, encode_envelope, envelope_facts};
+pub use envelope::{EnvelopeFacts, decode_envelope, encode_envelope, envelope_facts, timing_of};
 pub use moved::{MOVED_PREFIX, Moved};
 pub use order::{Order, OrderKind};
 pub use survivors::{Known, Survivor, Survivors};

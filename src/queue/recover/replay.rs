@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Damage, RecoveryReport};
 use crate::base::{Location, Place, UnixMillis};
 use crate::io::store::Store;
-use crate::queue::fact::{Committed, Fact, First, MovedTo, What};
+use crate::queue::fact::{Committed, Fact, First, MovedTo, Timing, What};
 use crate::queue::format::{RECORD_HEADER, aligned};
 use crate::queue::index::{Entry, Far, Index, Status};
-use crate::queue::record::{CHUNK_PREFIX, Extent};
+use crate::queue::record::{CHUNK_PREFIX, Extent, NOWHERE};
 use crate::queue::stream::Pins;
 
 /// Facts or messages dealt with between two pauses: less than a millisecond's
@@ -20,7 +20,7 @@ pub(super) struct Replay {
     now: UnixMillis,
     index: Index,
     /// Heads whose commit has not been seen.
-    heads: HashMap<Place, First>,
+    heads: HashMap<Place, (First, Timing)>,
     /// Parts of bodies: the message, and bytes of body.
     chunks: HashMap<Place, (Place, u32)>,
     /// Where the parts of live streamed messages should be: by id, the record
@@ -121,7 +121,7 @@ impl Replay {
                 self.index.insert(place, entry);
             }
             What::Head(first) => {
-                self.heads.insert(place, first);
+                self.heads.insert(place, (first, Timing::default()));
             }
             What::Chunk { head, len } => {
                 self.chunks.insert(place, (head, len));
@@ -137,13 +137,20 @@ impl Replay {
                 self.index.hold(id, to, order.hold, order.at_ms, place);
             }
             What::Roster(segments) => self.roster = *segments,
+            What::Timing { message, timing } => {
+                let message = if message == NOWHERE { place } else { message };
+                match self.heads.get_mut(&message) {
+                    Some((_, of_head)) => *of_head = timing,
+                    None => self.index.time(message, timing, self.now.0),
+                }
+            }
         }
     }
 
     fn commit(&mut self, place: Place, commit: Committed) {
         // Without its head the message was settled, and the head's segment
         // freed: only then is it gone.
-        let Some(first) = self.heads.remove(&commit.head) else { return };
+        let Some((first, timing)) = self.heads.remove(&commit.head) else { return };
         let mut pins = Pins::default();
         pins.add(&mut self.index, commit.head, (first.meta + first.part) as usize);
         self.pin_extents(&mut pins, &commit.extents);
@@ -152,6 +159,7 @@ impl Replay {
         let mut entry = Entry::new(first, Status::Pending, self.now.0);
         entry.far = Some(Box::new(Far { at, size: commit.size, parts: pins.take() }));
         self.index.insert(commit.head, entry);
+        self.index.time(commit.head, timing, self.now.0);
         self.promised.insert(commit.head, (commit.extents, place, commit.extent));
     }
 

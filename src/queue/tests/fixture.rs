@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::base::dsn::{Dsn, Notify, RecipientDsn, Ret};
+use crate::base::terms::{ByMode, DeliverBy, Terms};
 use crate::queue::Action;
 use crate::queue::format::FORMAT_VERSION;
 
@@ -23,7 +24,7 @@ fn long_body() -> Vec<u8> {
 type Expected = (&'static str, Vec<u8>, Vec<(u16, u16)>);
 
 /// What the log is about, in the order of its ids. Holds and moves came with
-/// version 2, what senders ask about reports with version 3.
+/// version 2, what senders ask about reports with version 3, terms with version 4.
 fn expected(version: u32) -> Vec<Expected> {
     let mut all = vec![
         ("deferred@example.com", b"Subject: 1\r\n\r\none\r\n.\r\n".to_vec(), vec![(1, 3), (2, 0)]),
@@ -36,6 +37,10 @@ fn expected(version: u32) -> Vec<Expected> {
     if version >= 3 {
         all.push(("asks@example.com", b"Subject: 5\r\n\r\nasks\r\n.\r\n".to_vec(), vec![(1, 0)]));
     }
+    if version >= 4 {
+        let kept = b"Subject: 6\r\n\r\nkept\r\n.\r\n".to_vec();
+        all.push(("kept@example.com", kept, vec![(0, 0), (1, 1)]));
+    }
     all
 }
 
@@ -47,6 +52,23 @@ fn asked() -> Box<Dsn> {
     Box::new(Dsn { ret: Some(Ret::Headers), envid: Some("QQ+2B1".into()), recipients })
 }
 
+/// The terms of the one that is kept.
+fn terms() -> Box<Terms> {
+    let by = DeliverBy { at_ms: NOW.0 + 9_000_000, mode: ByMode::Notify, trace: true };
+    Box::new(Terms {
+        binary: true,
+        no_final_crlf: true,
+        deliver_by: Some(by),
+        hold_until_ms: Some(NOW.0 + 7_000_000),
+        priority: -3,
+        require_tls: true,
+        tls_optional: false,
+        auth: Some("j+=\u{f6}rg@example.com".into()),
+        user: Some("j\u{f6}rg".into()),
+        secured: Some("TLS1.3 TLS_AES_256_GCM_SHA384".into()),
+    })
+}
+
 /// Run by hand when the format version changes, to add the new fixture.
 #[test]
 #[ignore = "writes a fixture into the source tree"]
@@ -56,7 +78,7 @@ fn write_the_fixture() {
     let record = |id, outcomes: &[Outcome]| {
         bench.run(queue.record(id, outcomes).unwrap()).unwrap().unwrap();
     };
-    let [first, long, late, held, asks] = &expected(3)[..] else { unreachable!() };
+    let [first, long, late, held, asks, kept] = &expected(4)[..] else { unreachable!() };
     let deferred = put(&bench, &queue, first.0, 3, &first.1);
     record(
         deferred,
@@ -88,10 +110,19 @@ fn write_the_fixture() {
     };
     bench.run(commit).unwrap().unwrap();
     record(asks, &[outcome(0, Disposition::Delivered, 1)]);
+    let (kept, commit) = {
+        let envelope = Envelope { terms: Some(terms()), ..envelope(kept.0, 2) };
+        queue.append(&envelope, |_, _| {}, &[&kept.1]).unwrap()
+    };
+    bench.run(commit).unwrap().unwrap();
+    queue.postpone(kept, NOW);
+    record(kept, &[outcome(1, Disposition::Deferred, 1)]);
     queue.allow_cleaning(u64::MAX);
     (0..20).for_each(|_| filler(7000));
     bench.turn(100);
-    assert!(queue.message(deferred).unwrap().at.first > deferred.place, "it has moved");
+    for id in [deferred, kept] {
+        assert!(queue.message(id).unwrap().at.first > id.place, "it has moved");
+    }
     drop(queue.stream(&envelope("abandoned@example.com", 1), |_, _| {}).unwrap());
     queue.close();
     bench.turn(100);
@@ -121,12 +152,20 @@ fn logs_of_every_version_open() {
             let envelope = bench.run(queue.envelope(id)).unwrap().unwrap();
             assert_eq!(envelope.sender, sender);
             assert_eq!(envelope.dsn, sender.starts_with("asks").then(asked));
+            assert_eq!(envelope.terms, sender.starts_with("kept").then(terms));
             assert_eq!(body_of(&bench, &queue, id), body);
             let state = queue.message(id).unwrap();
             let found: Vec<_> =
                 state.recipients.iter().map(|r| (r.recipient, r.attempts)).collect();
             assert_eq!(found, recipients, "{sender}");
             assert_eq!(state.recipients[0].held, sender.starts_with("held"), "{sender}");
+            let is_kept = sender.starts_with("kept");
+            let kept: Vec<_> = state.recipients.iter().map(|r| r.postponed).collect();
+            assert_eq!(kept.contains(&true), is_kept, "{sender}");
+            if is_kept {
+                assert_eq!(kept, [true, false], "an attempt ends it");
+                assert_eq!(state.recipients[0].next_attempt, UnixMillis(NOW.0 + 7_000_000));
+            }
             let tried = recipients.into_iter().filter(|(_, attempts)| *attempts > 0);
             let words: Vec<_> =
                 tried.map(|(at, n)| outcome(at, Disposition::Deferred, n)).collect();

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::base::terms::Terms;
 use crate::io::memory::CrashPolicy;
 use crate::queue::{Action, BodyReader, Commit, QueueError, StreamedAppend};
 
@@ -55,6 +56,10 @@ impl Sent {
     fn settled(&self) -> bool {
         self.histories.iter().all(|(history, _)| is_done(history.last()))
     }
+}
+
+fn kept_until(envelope: &Envelope) -> Option<UnixMillis> {
+    envelope.terms.as_ref()?.hold_until()
 }
 
 fn is_done(last: Option<&Outcome>) -> bool {
@@ -203,14 +208,22 @@ impl Driven {
         self.count += 1;
         let count = self.count;
         let body = (0..size).map(|n| (n.wrapping_mul(count + 7) >> 3) as u8).collect();
-        (envelope(&format!("s{count}@example.com"), recipients), body)
+        // Every third has terms, and every other of these is to be kept.
+        let hold_until_ms = count.is_multiple_of(2).then_some(NOW.0 + 1_000_000 + count as u64);
+        let priority = (count % 19) as i8 - 9;
+        let terms = Terms { hold_until_ms, priority, ..Terms::default() };
+        let terms = count.is_multiple_of(3).then(|| Box::new(terms));
+        (Envelope { terms, ..envelope(&format!("s{count}@example.com"), recipients) }, body)
     }
 
     fn accepted(&mut self, id: QueueId, commit: Commit, envelope: Envelope, body: Vec<u8>) {
         let count = envelope.recipients.len();
         // Given back by the relay, so that it may be moved.
         let all: Vec<u16> = (0..count as u16).collect();
-        self.queue.put_back(id, &all, NOW);
+        match kept_until(&envelope) {
+            Some(until) => self.queue.postpone(id, until),
+            None => self.queue.put_back(id, &all, NOW),
+        }
         let (histories, holds) = (vec![(Vec::new(), 0); count], vec![(vec![false], 0); count]);
         let sent = Sent { envelope, body, acknowledged: false, histories, holds };
         assert!(self.sent.insert(id, sent).is_none(), "an id was given twice");
@@ -268,9 +281,13 @@ impl Driven {
     fn hold(&mut self, message: usize, recipient: usize, hold: bool) -> Result<(), QueueError> {
         let Some((id, at)) = self.pick(message, recipient) else { return Ok(()) };
         let action = if hold { Action::Hold } else { Action::Release };
+        let state = self.queue.message(id).expect("something is left to do");
+        let state = state.recipients.iter().find(|r| usize::from(r.recipient) == at).copied();
+        let ends_wait = !hold && state.is_some_and(|state| state.postponed);
         let carried = self.queue.order(id, action, &[at as u16], "root", NOW)?;
         let holds = &mut self.sent.get_mut(&id).unwrap().holds[at].0;
-        assert_eq!(carried.recipients.len(), usize::from(holds.last() != Some(&hold)));
+        let changes = ends_wait || holds.last() != Some(&hold);
+        assert_eq!(carried.recipients.len(), usize::from(changes));
         if !carried.recipients.is_empty() {
             holds.push(hold);
             self.waiting.push((Waiting::Hold(id, at), Box::pin(carried.commit)));
@@ -350,6 +367,23 @@ impl Driven {
         }
     }
 
+    /// Right after a start: what is to be kept is kept until then, unless an operator
+    /// or an attempt has ended that.
+    fn check_kept(&self, queue: &Queue<MemoryStore>, context: &str) {
+        for (&id, sent) in &self.sent {
+            let until = kept_until(&sent.envelope);
+            for pending in queue.message(id).into_iter().flat_map(|state| state.recipients) {
+                let (holds, acknowledged) = &sent.holds[usize::from(pending.recipient)];
+                let is_tried = pending.attempts > 0;
+                let may_be = until.is_some() && !is_tried && *acknowledged == 0 && !pending.held;
+                let must_be = may_be && holds.len() == 1;
+                let context = format!("{context}: {id} {pending:?}");
+                assert!(if pending.postponed { may_be } else { !must_be }, "{context}");
+                assert!(!pending.postponed || Some(pending.next_attempt) == until, "{context}");
+            }
+        }
+    }
+
     /// Opens what a power loss would leave, checks it, uses it, opens it again.
     pub(super) fn check_crash(&self, store: &MemoryStore, policy: CrashPolicy, context: &str) {
         let context = format!("{context}, {policy:?}");
@@ -358,6 +392,7 @@ impl Driven {
         assert_eq!(report.damage, [], "{context}");
         assert_eq!(report.foreign, [], "{context}");
         self.check(&queue, &context);
+        self.check_kept(&queue, &context);
         let bench = Bench::new();
         bench.spawn(queue.clone().run_commits());
         bench.turn(50);

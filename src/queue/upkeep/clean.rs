@@ -309,6 +309,7 @@ impl<S: Store> Move<S> {
         };
         let mut head = Vec::new();
         moved.encode(envelope, &mut head);
+        let timing = record::timing_of(envelope);
         let (meta, len) = (head.len(), head.len() + part.len());
         let most = META_MAX.min(state.options.record_max() / 2);
         if len > most {
@@ -332,6 +333,7 @@ impl<S: Store> Move<S> {
         spend(state, len);
         self.pins.add(&mut state.index, place, len);
         relocate(state, moved, first, place, self.pins.take());
+        state.note_timing(place, id, timing);
         Ok(Some(state.commit()))
     }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::{Per, Rate};
 use crate::io::dns::server::{Answer, DnsServer, RecordType};
 use crate::policy::governor::Why;
-use crate::policy::route::{Hop, Host};
+use crate::policy::route::{Hop, Host, Way};
 use crate::queue::QueueError;
 
 const TEXT: &str = "Subject: x\r\n\r\nhello\r\n";
@@ -144,7 +144,12 @@ fn what_waits_stays_when_outcomes_cannot_be_recorded() {
 fn sites_of_one_name_have_an_account_each() {
     let routes = Routes::new(&Config::default());
     let site = |ranks: [u16; 2]| {
-        let hop = |(rank, name): (u16, &str)| Hop { rank, host: Host::Name(name.into()), port: 25 };
+        let hop = |(rank, name): (u16, &str)| Hop {
+            rank,
+            way: Way::Smtp,
+            host: Host::Name(name.into()),
+            port: 25,
+        };
         let hops = ranks.into_iter().zip(["mx1.test", "mx2.test"]).map(hop).collect();
         Arc::new(routes.mx_site("x.org", hops))
     };

@@ -133,11 +133,7 @@ fn routes_that_are_no_hosts_settle_at_once() {
         let mut config = config(&[nobody()]);
         config.dns.servers = vec![nobody()];
         config.dns.timeout = Duration::from_millis(50);
-        let route = |domain: &str, next_hop| Route {
-            domain: domain.parse().unwrap(),
-            next_hop,
-            tls: Tls::Off,
-        };
+        let route = |domain: &str, next_hop| Route::new(domain.parse().unwrap(), next_hop);
         config.routes = vec![route("drop.org", NextHop::Discard), route("no.org", NextHop::Reject)];
         let rig = Rig::new(config).await;
         let mut envelope = envelope(&["a@drop.org", "b@no.org", "c@other.org"]);

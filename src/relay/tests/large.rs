@@ -119,13 +119,10 @@ async fn crowd(listener: Listener, gates: Gates, body: Rc<Vec<u8>>, told: Sender
 fn crowded(address: SocketAddr) -> Config {
     let mut config = config(&[address]);
     config.routes = (0..PEERS)
-        .map(|number| Route {
-            domain: format!("d{number}.org").parse().unwrap(),
-            next_hop: NextHop::Hosts(vec![
-                address.into(),
-                SocketAddr::from(([127, 0, 0, 1], number as u16 + 1)).into(),
-            ]),
-            tls: Tls::Off,
+        .map(|number| {
+            let other = SocketAddr::from(([127, 0, 0, 1], number as u16 + 1));
+            let next_hop = NextHop::Hosts(vec![address.into(), other.into()]);
+            Route::new(format!("d{number}.org").parse().unwrap(), next_hop)
         })
         .collect();
     config

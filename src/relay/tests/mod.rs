@@ -9,8 +9,10 @@ mod peer;
 mod random;
 mod reports;
 mod scale;
+mod secure;
 mod shards;
 mod sites;
+mod terms;
 mod time;
 
 use std::cell::RefCell;
@@ -20,7 +22,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::{Disposition, EnhancedCode, UnixMillis};
-use crate::config::{NextHop, Route, Tls};
+use crate::config::{NextHop, Route};
 use crate::io::executor::{Task, run_pinned, sleep, within};
 use crate::io::memory::MemoryStore;
 use crate::io::signal::Signal;
@@ -98,7 +100,7 @@ struct Rig {
 /// A configuration that relays everything to `hosts`.
 fn config(hosts: &[SocketAddr]) -> Config {
     let next_hop = NextHop::Hosts(hosts.iter().map(|host| (*host).into()).collect());
-    let route = Route { domain: "*".parse().unwrap(), next_hop, tls: Tls::Off };
+    let route = Route::new("*".parse().unwrap(), next_hop);
     let mut config = Config { routes: vec![route], ..Config::default() };
     config.hostname = "relay.test".into();
     config.delivery.connections_per_site = 1;

@@ -1,8 +1,9 @@
 //! A next hop that follows a script.
 //!
 //! Lines of a script: `> text` is sent with CRLF, `< text` is a line that must
-//! begin so, `.` is a body up to its terminator, `!` closes at once, `~ text` is
-//! sent over and over until the client has gone. At the end the peer waits for
+//! begin so, `.` is a body up to its terminator, `+ 5` is five octets of one, `=` a TLS
+//! handshake, `!` closes at once, `~ text` is sent over and over until the client has
+//! gone. At the end the peer waits for
 //! the client to close.
 
 use std::cell::{Cell, RefCell};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use crate::io::executor::{Task, spawn, within};
 use crate::io::net::{Listener, Stream, listen};
+use crate::io::tls::{self, Conn};
 
 /// What a peer saw on one connection: the lines and bodies, in order.
 pub(super) type Seen = Vec<String>;
@@ -34,13 +36,26 @@ impl Peer {
 
     /// One that listens on `address`.
     pub(super) fn at(address: SocketAddr, scripts: Vec<Vec<&'static str>>) -> Self {
+        Peer::with(address, None, scripts)
+    }
+
+    /// One that can do TLS.
+    pub(super) fn with_tls(tls: tls::Server, scripts: Vec<Vec<&'static str>>) -> Self {
+        Peer::with("127.0.0.1:0".parse().unwrap(), Some(tls), scripts)
+    }
+
+    fn with(
+        address: SocketAddr,
+        tls: Option<tls::Server>,
+        scripts: Vec<Vec<&'static str>>,
+    ) -> Self {
         let listener = Listener::adopt(listen(address).unwrap());
         let address = listener.local_addr().unwrap();
         let task = spawn(async move {
             let mut seen = Vec::new();
             for script in scripts {
                 let (stream, _) = listener.accept().await.unwrap();
-                seen.push(Session { stream, unread: Vec::new() }.follow(&script).await);
+                seen.push(Session::new(stream, tls.clone()).follow(&script).await);
             }
             seen
         });
@@ -110,7 +125,7 @@ impl Sink {
                 peak.set(open.get().max(peak.get()));
                 let (to, mood) = (Rc::clone(&to), Rc::clone(&mood));
                 sessions.push(spawn(async move {
-                    Session { stream, unread: Vec::new() }.take(&to, &*mood, &presence).await;
+                    Session::new(stream, None).take(&to, &*mood, &presence).await;
                 }));
             }
         });
@@ -155,8 +170,15 @@ pub(super) fn script(pieces: &[&[&'static str]]) -> Vec<&'static str> {
 }
 
 struct Session {
-    stream: Stream,
+    stream: Conn,
     unread: Vec<u8>,
+    tls: Option<tls::Server>,
+}
+
+impl Session {
+    fn new(stream: Stream, tls: Option<tls::Server>) -> Self {
+        Session { stream: Conn::plain(stream), unread: Vec::new(), tls }
+    }
 }
 
 impl Session {
@@ -172,6 +194,16 @@ impl Session {
                     let line = self.until(b"\r\n").await;
                     assert!(line.starts_with(start.trim_start()), "{line:?} is no {step:?}");
                     seen.push(line);
+                }
+                ("=", _) => {
+                    let tls = self.tls.as_ref().expect("a peer with a certificate");
+                    self.stream.accept_tls(tls, Duration::from_secs(20)).await.unwrap();
+                }
+                ("+", len) => {
+                    let len = len.trim().parse().unwrap();
+                    while self.unread.len() < len && self.more().await {}
+                    let octets = self.unread.drain(..len).collect();
+                    seen.push(String::from_utf8(octets).unwrap());
                 }
                 (".", _) => seen.push(self.until(b"\r\n.\r\n").await),
                 ("~", text) => {

@@ -98,11 +98,7 @@ fn config_for(hosts: &[Moody]) -> Config {
         // One has a second host, which is down.
         let mut addresses = vec![host.sink.address.into()];
         addresses.extend((site == 1).then(|| nobody().into()));
-        Route {
-            domain: format!("s{site}.org").parse().unwrap(),
-            next_hop: NextHop::Hosts(addresses),
-            tls: Tls::Off,
-        }
+        Route::new(format!("s{site}.org").parse().unwrap(), NextHop::Hosts(addresses))
     });
     config.routes = routes.collect();
     config.delivery.connections_per_site = 3;

@@ -22,10 +22,8 @@ const SILENT: [&str; 3] = ["> 220 peer", "< EHLO ", "> 250 peer"];
 fn three(hosts: [SocketAddr; 3]) -> Config {
     let mut config = config(&[]);
     let routes = ["a.org", "b.org", "*"].iter().zip(hosts);
-    let routes = routes.map(|(domain, host)| Route {
-        domain: domain.parse().unwrap(),
-        next_hop: NextHop::Hosts(vec![host.into()]),
-        tls: Tls::Off,
+    let routes = routes.map(|(domain, host)| {
+        Route::new(domain.parse().unwrap(), NextHop::Hosts(vec![host.into()]))
     });
     config.routes = routes.collect();
     config

@@ -23,7 +23,7 @@ fn scale() -> usize {
 fn throttled(slow: SocketAddr, fast: SocketAddr, rate: Rate) -> Config {
     let mut config = config(&[slow]);
     let next_hop = NextHop::Hosts(vec![fast.into()]);
-    let route = Route { domain: "fast.org".parse().unwrap(), next_hop, tls: Tls::Off };
+    let route = Route::new("fast.org".parse().unwrap(), next_hop);
     config.routes.insert(0, route);
     let domains: Vec<DomainPattern> = vec!["slow.org".parse().unwrap()];
     let table = SiteTable { domains, message_rate: Some(Some(rate)), ..SiteTable::default() };

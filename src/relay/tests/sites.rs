@@ -360,7 +360,7 @@ fn other_sites_do_not_wait_for_one_that_is_slow() {
         let fast = Sink::at("127.0.0.1:0".parse().unwrap());
         let mut config = config(&[slow.address]);
         let next_hop = NextHop::Hosts(vec![fast.address.into()]);
-        let route = Route { domain: "fast.org".parse().unwrap(), next_hop, tls: Tls::Off };
+        let route = Route::new("fast.org".parse().unwrap(), next_hop);
         config.routes.insert(0, route);
         let rig = Rig::new(config).await;
         rig.relay.0.out.set(OUT_MAX - 8);

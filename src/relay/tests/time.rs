@@ -14,16 +14,16 @@ const LATE: Duration = Duration::from_secs(30);
 
 /// Mail for `example.com`, where senders are, goes to `home`, all other to
 /// `site`.
-fn with_home(site: SocketAddr, home: SocketAddr) -> Config {
+pub(super) fn with_home(site: SocketAddr, home: SocketAddr) -> Config {
     let mut config = config(&[site]);
     let next_hop = NextHop::Hosts(vec![home.into()]);
-    let route = Route { domain: "example.com".parse().unwrap(), next_hop, tls: Tls::Off };
+    let route = Route::new("example.com".parse().unwrap(), next_hop);
     config.routes.insert(0, route);
     config
 }
 
 /// A next hop that puts everybody off.
-fn later() -> Sink {
+pub(super) fn later() -> Sink {
     let mood = |stage, address: &str| match stage {
         Stage::Recipient => Some("450 4.2.0 later".to_owned()),
         _ => takes_all(stage, address),
@@ -33,7 +33,7 @@ fn later() -> Sink {
 
 impl Rig {
     /// Waits until `is_so`.
-    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(super) async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let wait = async {
             while !is_so() {
                 sleep(Duration::from_millis(1)).await;
@@ -62,7 +62,7 @@ impl Rig {
     }
 
     /// Outcomes of a recipient so far.
-    fn told_of(&self, address: &str) -> Vec<Outcome> {
+    pub(super) fn told_of(&self, address: &str) -> Vec<Outcome> {
         let told = self.told.outcomes.borrow();
         told.iter()
             .filter(|(_, of, _)| of == address)

@@ -1,17 +1,20 @@
 //! The SMTP server engine on anything a client may send: it never panics, says
-//! the same however the input is cut, answers with well-formed lines, and takes
-//! only addresses that can be sent on as they are.
+//! the same however the input is cut, answers with well-formed lines, takes
+//! only addresses that can be sent on as they are, and of chunks exactly the octets
+//! that were announced.
 
 #![no_main]
 
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use ringpost::base::{EnhancedCode, QueueId, Reply};
+use ringpost::base::{EnhancedCode, Mechanism, Mechanisms, QueueId, Reply, UnixMillis};
 use ringpost::proto::address::Address;
+use ringpost::proto::sasl::derive_keys;
+use ringpost::proto::sasl::server::{Keys, Need};
 use ringpost::proto::scan::{Scan, Scanner};
 use ringpost::proto::smtp::server::{
-    BodyVerdict, Question, Server, Settings, Step, Transaction, Verdict,
+    Authentication, BodyVerdict, Identified, Offers, Question, Server, Settings, Spec, Step, Transaction, Verdict,
 };
 
 /// What came of a session: the replies, and the transactions that were taken.
@@ -19,14 +22,27 @@ use ringpost::proto::smtp::server::{
 struct Played {
     said: Vec<u8>,
     taken: Vec<Transaction>,
+    /// The octets of the messages that came in chunks.
+    chunks: Vec<Vec<u8>>,
 }
 
 /// Plays `data` in pieces of `step` octets.
 fn play(data: &[u8], step: usize) -> Played {
     let mut played = Played::default();
     let mut out = Vec::new();
-    let settings = Arc::new(Settings::new("mx.example", 100_000, 5, 10));
-    let mut server = Server::new(settings, &mut out);
+    let all: Mechanisms = Mechanism::ALL.into_iter().collect();
+    let settings = Settings::new(Spec {
+        hostname: "mx.example".into(),
+        message_size: 1000,
+        recipients_max: 5,
+        errors_max: 10,
+        offers: Offers { auth: all, vrfy: true, expn: true, ..Offers::default() },
+        ..Spec::default()
+    });
+    let mut server = Server::new(Arc::new(settings), &mut out);
+    server.introduce(data.len() % 2 == 0, UnixMillis(1_700_000_000_000));
+    server.offer_mechanisms(all);
+    let mut chunk: Option<(usize, bool)> = None;
     let mut scanner: Option<Scanner> = None;
     let mut unread: Vec<u8> = Vec::new();
     for piece in data.chunks(step) {
@@ -43,6 +59,23 @@ fn play(data: &[u8], step: usize) -> Played {
                 scanner = None;
                 server = server.body_done(BodyVerdict::Queued(QueueId::default()), &mut out);
             }
+            if let Some((octets, last)) = chunk {
+                if unread.len() < octets {
+                    break;
+                }
+                chunk = None;
+                let message = played.chunks.last_mut().expect("begun");
+                message.extend(unread.drain(..octets));
+                assert!(message.len() <= 1000);
+                server = if last {
+                    server.body_done(BodyVerdict::Queued(QueueId::default()), &mut out)
+                } else if octets % 7 == 6 {
+                    let reply = Reply::new(450, EnhancedCode(4, 2, 0), "busy");
+                    server.body_done(BodyVerdict::Refuse(reply), &mut out)
+                } else {
+                    server.chunk_taken(&mut out)
+                };
+            }
             let (next, used, step) = server.step(&unread, &mut out);
             server = match step {
                 Step::NeedInput => {
@@ -55,10 +88,22 @@ fn play(data: &[u8], step: usize) -> Played {
                     next
                 }
                 Step::Ask(question) => next.answer(verdict(question), &mut out),
+                Step::Authenticate => authenticate(next, &mut out),
                 Step::Body => {
                     let mut next = next;
                     played.taken.push(next.take_transaction());
                     scanner = Some(Scanner::new());
+                    next
+                }
+                Step::StartTls => unreachable!("STARTTLS is not offered"),
+                Step::Chunk { octets, first, last } => {
+                    let mut next = next;
+                    assert!(next.is_amid_chunks());
+                    if first {
+                        played.taken.push(next.take_transaction());
+                        played.chunks.push(Vec::new());
+                    }
+                    chunk = Some((usize::try_from(octets).expect("bounded"), last));
                     next
                 }
                 Step::Close => {
@@ -71,6 +116,24 @@ fn play(data: &[u8], step: usize) -> Played {
     }
     played.said.append(&mut out);
     played
+}
+
+/// Some passwords are right.
+fn authenticate(server: Server, out: &mut Vec<u8>) -> Server {
+    let answer = match server.authentication() {
+        Some(Authentication::Need(Need::Password(asked))) => {
+            let right = asked.filter(|(_, password)| password.len() % 2 == 0);
+            Identified::Checked(right.map(|(name, _)| name.to_owned()))
+        }
+        Some(Authentication::Need(Need::Certificate(_))) => Identified::Checked(None),
+        Some(Authentication::Need(Need::Keys(name))) => {
+            let keys = derive_keys("pencil", b"salt", 4096.try_into().expect("not 0"));
+            let user = name.map(str::to_owned);
+            Identified::Keys(Keys { keys, user, nonce: "nonce", bindings: &[] })
+        }
+        Some(Authentication::Ended(_)) | None => return server.answer(Verdict::Accept, out),
+    };
+    server.identified(answer, out)
 }
 
 /// Some yes, some no, by nothing but the question.
@@ -97,6 +160,7 @@ fuzz_target!(|input: (u16, Vec<u8>)| {
     }
     for transaction in &whole.taken {
         assert!((1..=5).contains(&transaction.recipients.len()));
+        assert!(transaction.asks.priority.is_none_or(|it| (-9..=9).contains(&it)));
         let sender = (!transaction.sender.is_empty()).then_some(&transaction.sender);
         for text in transaction.recipients.iter().chain(sender) {
             let address = Address::parse(text).expect("it was taken");

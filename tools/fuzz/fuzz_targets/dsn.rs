@@ -7,7 +7,7 @@
 use libfuzzer_sys::fuzz_target;
 use ringpost::base::dsn::{Dsn, RecipientDsn, escape_utf8};
 use ringpost::base::limits::{COMMAND_LINE_ALLOWED, ORCPT_MAX};
-use ringpost::base::{Envelope, xtext};
+use ringpost::base::{Envelope, UnixMillis, xtext};
 use ringpost::proto::smtp::client::{Client, Event, Recipient, Transaction};
 use ringpost::proto::smtp::command::{Command, MailFrom, RcptTo};
 
@@ -28,7 +28,7 @@ fn written(dsn: Dsn, smtputf8: bool) -> String {
         assert!(matches!(event, Event::NeedInput | Event::Ready));
     }
     out.clear();
-    let transaction = Transaction::of(&envelope, 0);
+    let transaction = Transaction::of(&envelope, 0, UnixMillis(0));
     client.begin(&transaction, [Recipient::of(&envelope, 0)], &mut out).expect("it is clean");
     String::from_utf8(out).expect("it was UTF-8")
 }

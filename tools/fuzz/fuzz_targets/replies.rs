@@ -1,6 +1,6 @@
 //! The client against a server that sends anything at all, in any pieces: it
-//! never panics, finishes each transaction at most once, refuses no recipient
-//! twice, writes no more than its own commands, keeps no line that is too long,
+//! never panics, finishes each transaction at most once, speaks of no recipient
+//! twice, authenticates with TLS only, writes no more than its own commands, keeps no line that is too long,
 //! and gives no text that could break a log line.
 
 #![no_main]
@@ -18,12 +18,15 @@ struct Driver {
     finished: usize,
     refused: [bool; RECIPIENTS.len()],
     pipelining: bool,
+    chunked: bool,
 }
 
 impl Driver {
     fn begin(&mut self, out: &mut Vec<u8>) {
         if self.client.may_begin() {
-            let transaction = Transaction { sender: "s@x.example", ..Transaction::default() };
+            let chunked = self.chunked && self.client.offer().chunking;
+            let transaction =
+                Transaction { sender: "s@x.example", chunked, ..Transaction::default() };
             self.client.begin(&transaction, RECIPIENTS, out).expect("nothing special is needed");
             self.begun += 1;
         }
@@ -37,12 +40,32 @@ impl Driver {
             input = &input[used..];
             match event {
                 Event::NeedInput => break,
-                Event::Ready => self.begin(&mut out),
-                Event::Refused { recipient } => {
+                Event::Ready if self.client.offer().starttls && !self.client.is_secured() => {
+                    self.client.start_tls(&mut out);
+                }
+                Event::Ready if self.client.is_secured() => {
+                    self.client.authenticate("AUTH LOGIN", &mut out);
+                }
+                Event::Handshake => self.client.secured(&mut out),
+                Event::Challenge => {
+                    assert!(self.client.challenge().len() < 4096);
+                    self.client.respond("YQ==", &mut out);
+                }
+                Event::Ready | Event::NoTls => self.begin(&mut out),
+                Event::Authenticated | Event::NotAuthenticated => {
+                    assert!(self.client.is_secured());
+                    self.begin(&mut out);
+                }
+                Event::Refused { recipient } | Event::Verdict { recipient } => {
                     assert!(!std::mem::replace(&mut self.refused[recipient], true));
                 }
                 Event::SendBody => {
-                    self.client.body_sent();
+                    if self.chunked && self.client.offer().chunking {
+                        self.client.chunk(1, self.begun % 2 == 0, &mut out);
+                        out.push(b'x');
+                    } else {
+                        self.client.body_sent();
+                    }
                     if self.pipelining {
                         self.begin(&mut out);
                     }
@@ -64,14 +87,16 @@ impl Driver {
     }
 }
 
-fuzz_target!(|input: (bool, Vec<Vec<u8>>)| {
-    let (pipelining, pieces) = input;
+fuzz_target!(|input: (bool, bool, bool, Vec<Vec<u8>>)| {
+    let (pipelining, chunked, is_lmtp, pieces) = input;
+    let hello = if is_lmtp { Client::lmtp } else { Client::new };
     let mut driver = Driver {
-        client: Client::new("client.example"),
+        client: hello("client.example"),
         begun: 0,
         finished: 0,
         refused: Default::default(),
         pipelining,
+        chunked,
     };
     let mut unread = Vec::new();
     for piece in pieces {

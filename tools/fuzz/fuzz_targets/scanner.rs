@@ -34,11 +34,14 @@ fuzz_target!(|input: (u16, Vec<u8>)| {
     let body = &data[..expected.0.unwrap_or(data.len())];
     let received = headers::fields(body).filter(|field| field.is("received")).count();
     assert_eq!(headers::received_count(body) as usize, received);
-    let mut counter = headers::ReceivedCounter::new();
+    let mut counter = headers::HeaderWatch::new();
     for chunk in body.chunks(step) {
         counter.push(chunk);
     }
-    assert_eq!(counter.count() as usize, received);
+    assert_eq!(counter.received() as usize, received);
+    let mut whole = headers::HeaderWatch::new();
+    whole.push(body);
+    assert_eq!(counter.tls_optional(), whole.tls_optional());
 
     let text = stuffing::unstuff(body);
     let mut unstuffer = stuffing::Unstuffer::new();

@@ -13,7 +13,7 @@ use clap::Parser;
 use serde::Serialize;
 
 use super::account::{Meter, Usage};
-use super::options::Setting;
+use super::options::{Setting, Tls};
 use super::server::{Mode, Place, Running, Server, session};
 use crate::demo::child::{Process, Role};
 use crate::sink::{self, Sink};
@@ -69,6 +69,8 @@ pub struct Measurement {
     pub accepted_per_s: f64,
     /// Messages that reached the sink, a second, until all had.
     pub relayed_per_s: Option<f64>,
+    /// TLS connections made a second, over TLS.
+    pub handshakes_per_s: Option<f64>,
     /// Median time to the 250.
     pub p50_ms: f64,
     /// 99 of a hundred were faster.
@@ -88,6 +90,7 @@ pub struct Measurement {
 struct LoadResult {
     messages_per_s: f64,
     messages: LoadMessages,
+    tls: Option<LoadTls>,
     latency: LoadLatency,
 }
 
@@ -96,6 +99,11 @@ struct LoadMessages {
     accepted_in_all: u64,
     refused: u64,
     unanswered: u64,
+}
+
+#[derive(serde::Deserialize)]
+struct LoadTls {
+    handshakes_per_s: f64,
 }
 
 #[derive(serde::Deserialize)]
@@ -123,13 +131,19 @@ impl Surroundings {
     ///
     /// # Errors
     /// There is no free port.
-    pub fn place(&self, mode: Mode, connections: u32, relay: SocketAddr) -> io::Result<Place> {
+    pub fn place(
+        &self,
+        (mode, is_secured): (Mode, bool),
+        connections: u32,
+        relay: SocketAddr,
+    ) -> io::Result<Place> {
         Ok(Place {
             dir: self.data.join("server"),
             address: TcpListener::bind("127.0.0.1:0")?.local_addr()?,
             relay,
             cpus: self.cpus(mode).0.clone(),
             mode,
+            is_secured,
             processes: connections + SPARE_PROCESSES,
         })
     }
@@ -147,7 +161,8 @@ impl Surroundings {
         self.check()?;
         let (_, load_cpus) = self.cpus(setting.mode);
         let sink = start_sink(load_cpus)?;
-        let place = self.place(setting.mode, setting.connections, sink.addresses[0])?;
+        let how = (setting.mode, setting.tls != Tls::No);
+        let place = self.place(how, setting.connections, sink.addresses[0])?;
         let running = server.start(&place)?;
         let measured = self.load(server, setting, &running, &sink);
         running.stop()?;
@@ -174,8 +189,8 @@ impl Surroundings {
             format!("--json={}", json.display()),
             "--quiet".to_owned(),
         ];
-        let pipelining = setting.pipelining.then(|| "--pipelining".to_owned());
-        let arguments: Vec<String> = arguments.into_iter().chain(pipelining).collect();
+        let further = further_arguments(setting).into_iter().map(str::to_owned);
+        let arguments: Vec<String> = arguments.into_iter().chain(further).collect();
         let mut watch = Watch::new(running);
         let cpu_before = watch.look(&[]).seconds;
         let begun = Instant::now();
@@ -205,6 +220,7 @@ impl Surroundings {
             round: 0,
             accepted_per_s: result.messages_per_s,
             relayed_per_s,
+            handshakes_per_s: result.tls.map(|tls| tls.handshakes_per_s),
             p50_ms: result.latency.accept.p50_ms,
             p99_ms: result.latency.accept.p99_ms,
             cpu_s_per_1000: ours.then(|| cpu * 1000.0 / accepted.max(1) as f64),
@@ -242,7 +258,7 @@ impl Surroundings {
         let relay = "127.0.0.1:9".parse().expect("an address");
         let mode = server.modes().first().copied().unwrap_or(Mode::Accept);
         let idle = if server.is_heavy() { self.idle } else { self.idle * LIGHT };
-        let running = server.start(&self.place(mode, self.idle * 2, relay)?)?;
+        let running = server.start(&self.place((mode, false), self.idle * 2, relay)?)?;
         let some = |count: u32| -> io::Result<Vec<TcpStream>> {
             let one = |_| self.check().and_then(|()| session(running.address));
             (0..count).map(one).collect()
@@ -301,6 +317,21 @@ impl Watch {
         }
         last
     }
+}
+
+/// What the load is told of `setting` beside the rest.
+fn further_arguments(setting: Setting) -> Vec<&'static str> {
+    let mut all = Vec::new();
+    if setting.pipelining {
+        all.push("--pipelining");
+    }
+    if setting.tls != Tls::No {
+        all.extend(["--tls=starttls", "--insecure"]);
+    }
+    if setting.tls == Tls::New {
+        all.push("--messages-per-connection=1");
+    }
+    all
 }
 
 fn start_sink(cpus: &[usize]) -> io::Result<Sink> {

@@ -33,7 +33,7 @@ use crate::machine::{self, Machine};
 use crate::text::grouped;
 use crate::values::Cores;
 use measure::{Measurement, Surroundings};
-use options::Options;
+use options::{Options, Setting, Tls};
 use server::{Mode, Server};
 use table::{Comparison, Entry};
 
@@ -120,7 +120,7 @@ pub fn compare(
     let mut measurements = Vec::new();
     for setting in options.settings() {
         for round in 0..options.rounds {
-            for server in servers.iter().filter(|server| server.does(setting.mode)) {
+            for server in servers.iter().filter(|it| setting.is_for(it)) {
                 match surroundings.measure(server, setting, round) {
                     Ok(measured) => {
                         show(&measured);
@@ -177,7 +177,7 @@ fn met(
                 continue;
             }
         };
-        let place = surroundings.place(Mode::Accept, 1, ([127, 0, 0, 1], 9).into())?;
+        let place = surroundings.place((Mode::Accept, false), 1, ([127, 0, 0, 1], 9).into())?;
         let (name, version) = (server.name.clone(), server.version(&place));
         eprintln!("{name}: {version}");
         entries.push(Entry { name, version, idle_kib });
@@ -194,6 +194,13 @@ fn pass_over(missing: &mut Vec<String>, reason: String) {
     missing.push(reason);
 }
 
+impl Setting {
+    /// True if `server` can be measured in it.
+    fn is_for(self, server: &Server) -> bool {
+        server.does(self.mode) && (self.tls == Tls::No || server.does_tls())
+    }
+}
+
 /// A line on standard error.
 fn show(measured: &Measurement) {
     let setting = measured.setting;
@@ -201,11 +208,16 @@ fn show(measured: &Measurement) {
         .relayed_per_s
         .map_or(String::new(), |rate| format!(", {} relayed/s", grouped(rate)));
     eprintln!(
-        "{:<8}{:>8} octets {:>5} connections{}  {:<24}{:>9} accepted/s{relayed}",
+        "{:<8}{:>8} octets {:>5} connections{}{}  {:<24}{:>9} accepted/s{relayed}",
         setting.mode.name(),
         setting.size,
         setting.connections,
         if setting.pipelining { " pipelining" } else { "" },
+        match setting.tls {
+            Tls::No => "",
+            Tls::Kept => " TLS",
+            Tls::New => " TLS, new",
+        },
         measured.server,
         grouped(measured.accepted_per_s),
     );

@@ -35,6 +35,10 @@ pub struct Options {
     /// Without and with PIPELINING
     #[arg(long, value_name = "WHETHER", value_delimiter = ',', default_value = "no,yes")]
     pub pipelining: Vec<Whether>,
+    /// Without TLS, over kept TLS connections, over a new one for each message; TLS is
+    /// for accepting, of the first size and way of pipelining [default: all]
+    #[arg(long, value_name = "HOW", value_delimiter = ',')]
+    pub tls: Vec<Tls>,
     /// How long mail is sent in each measurement, behind a warm-up of a fifth
     #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = values::span)]
     pub duration: Duration,
@@ -76,6 +80,18 @@ pub enum Whether {
     Yes,
 }
 
+/// Whether and how mail is sent over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// In the clear.
+    No,
+    /// Over connections that are kept.
+    Kept,
+    /// Over a new connection for each message, with a whole handshake.
+    New,
+}
+
 impl ValueEnum for Mode {
     fn value_variants<'a>() -> &'a [Self] {
         &[Mode::Accept, Mode::Relay]
@@ -95,6 +111,8 @@ pub struct Setting {
     pub size: u64,
     /// With PIPELINING.
     pub pipelining: bool,
+    /// Over TLS.
+    pub tls: Tls,
     /// Connections at a time.
     pub connections: u32,
 }
@@ -102,6 +120,10 @@ pub struct Setting {
 impl Options {
     /// With what `--quick` means filled in.
     pub fn settled(mut self) -> Self {
+        if self.tls.is_empty() {
+            let all = [Tls::No, Tls::Kept, Tls::New];
+            self.tls = if self.quick { vec![Tls::No] } else { all.to_vec() };
+        }
         if self.quick {
             self.connections = vec![10];
             self.sizes = vec![4096];
@@ -116,15 +138,24 @@ impl Options {
     /// Every setting, in the order of the tables.
     pub fn settings(&self) -> Vec<Setting> {
         let mut all = Vec::new();
-        for &mode in &self.modes {
+        let modes = self.modes.iter().filter(|_| self.tls.contains(&Tls::No));
+        for &mode in modes {
             for &size in &self.sizes {
                 for &pipelining in &self.pipelining {
                     for &connections in &self.connections {
                         let pipelining = pipelining == Whether::Yes;
-                        all.push(Setting { mode, size, pipelining, connections });
+                        let tls = Tls::No;
+                        all.push(Setting { mode, size, pipelining, tls, connections });
                     }
                 }
             }
+        }
+        let tls = self.tls.iter().filter(|tls| **tls != Tls::No);
+        for &tls in tls.filter(|_| self.modes.contains(&Mode::Accept)) {
+            let (mode, size) = (Mode::Accept, self.sizes[0]);
+            let pipelining = self.pipelining[0] == Whether::Yes;
+            let of = |&connections| Setting { mode, size, pipelining, tls, connections };
+            all.extend(self.connections.iter().map(of));
         }
         all
     }
@@ -139,10 +170,14 @@ mod tests {
     fn the_command_line_is_sound() {
         Options::command().debug_assert();
         let options = Options::parse_from(["ringpost-compare"]).settled();
-        assert_eq!(options.settings().len(), 2 * 2 * 2 * 4);
+        assert_eq!(options.settings().len(), 2 * 2 * 2 * 4 + 2 * 4);
         let quick = Options::parse_from(["ringpost-compare", "--quick", "--modes=relay"]).settled();
-        let setting = Setting { mode: Mode::Relay, size: 4096, pipelining: false, connections: 10 };
-        assert_eq!(quick.settings(), [setting]);
+        let (size, pipelining, connections) = (4096, false, 10);
+        let setting = |mode, tls| Setting { mode, size, pipelining, tls, connections };
+        assert_eq!(quick.settings(), [setting(Mode::Relay, Tls::No)]);
+        let given = ["ringpost-compare", "--quick", "--tls=new,kept"];
+        let over_tls = [setting(Mode::Accept, Tls::New), setting(Mode::Accept, Tls::Kept)];
+        assert_eq!(Options::parse_from(given).settled().settings(), over_tls);
         assert!(Options::try_parse_from(["ringpost-compare", "--modes=keep"]).is_err());
     }
 }

@@ -18,23 +18,32 @@
 //! next = "nowhere"
 //! [values.relay]
 //! next = "{relay}"
+//!
+//! [values.clear]                             # and by whether TLS is measured
+//! tls = ""
+//! [values.tls]                               # without this it is not measured
+//! tls = "certificate {certificate} {key}"
 //! ```
 //!
 //! Placeholders: `{dir}` its own folder, `{address}` and `{port}` to listen on,
 //! `{relay}`, `{relay_host}` and `{relay_port}` of the next hop, `{cpus}` it may
-//! use, `{processes}` enough for all connections, `{self}` this program. A
+//! use, `{processes}` enough for all connections, `{certificate}` and `{key}` two PEM
+//! files that are made for it, `{self}` this program. A word of a command that comes
+//! out empty is left out. A
 //! server that is running already has no `start`, but `address = "HOST:PORT"`:
 //! nothing is known of its processor time and memory then.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringpost::io::tls::self_signed;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Deserialize;
@@ -49,6 +58,14 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Where programs are looked for besides PATH.
 const SYSTEM: [&str; 3] = ["/usr/sbin", "/usr/local/sbin", "/sbin"];
+
+/// Names of the placeholders over TLS and without.
+const TLS: &str = "tls";
+const CLEAR: &str = "clear";
+
+/// Files that a server over TLS finds in its folder.
+const CERTIFICATE: &str = "certificate.pem";
+const KEY: &str = "key.pem";
 
 /// What a server does with the mail that it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, serde::Serialize)]
@@ -151,6 +168,8 @@ pub struct Place {
     pub cpus: Vec<usize>,
     /// What it does.
     pub mode: Mode,
+    /// Whether it offers STARTTLS.
+    pub is_secured: bool,
     /// Processes that it needs if each connection takes one.
     pub processes: u32,
 }
@@ -164,6 +183,11 @@ impl Server {
     /// What it does.
     pub fn modes(&self) -> &[Mode] {
         &self.modes
+    }
+
+    /// True if it can be measured over TLS.
+    pub fn does_tls(&self) -> bool {
+        self.values.contains_key(TLS)
     }
 
     /// True if it has a process for each connection: its configuration says how
@@ -187,7 +211,9 @@ impl Server {
         let this = std::env::current_exe()?.display().to_string();
         let mut values: Vec<(String, String)> = Vec::new();
         // Their values may have placeholders themselves, so they come first.
-        let own = self.values.get(place.mode.name()).into_iter().flatten();
+        let way = if place.is_secured { TLS } else { CLEAR };
+        let own = [place.mode.name(), way].into_iter().filter_map(|name| self.values.get(name));
+        let own = own.flatten();
         values.extend(own.map(|(name, value)| (name.clone(), value.clone())));
         let cpus: Vec<String> = place.cpus.iter().map(|cpu| format!("{cpu}-{cpu}")).collect();
         for (name, value) in [
@@ -198,6 +224,8 @@ impl Server {
             ("relay", place.relay.to_string()),
             ("relay_host", place.relay.ip().to_string()),
             ("relay_port", place.relay.port().to_string()),
+            ("certificate", place.dir.join(CERTIFICATE).display().to_string()),
+            ("key", place.dir.join(KEY).display().to_string()),
             ("cpus", cpus.join(",")),
             ("processes", place.processes.to_string()),
         ] {
@@ -221,6 +249,9 @@ impl Server {
             fs::remove_dir_all(&place.dir)?;
         }
         fs::create_dir_all(&place.dir)?;
+        if place.is_secured {
+            write_certificate(&place.dir)?;
+        }
         for file in &self.file {
             let path = place.dir.join(&file.path);
             fs::create_dir_all(path.parent().unwrap_or(&place.dir))?;
@@ -256,8 +287,17 @@ impl Server {
     }
 }
 
+/// A throw-away certificate and its key.
+fn write_certificate(dir: &Path) -> io::Result<()> {
+    let pem = self_signed(&["compare.invalid", "localhost"]).map_err(io::Error::other)?;
+    fs::write(dir.join(CERTIFICATE), &pem.certificate)?;
+    fs::write(dir.join(KEY), &pem.key)?;
+    fs::set_permissions(dir.join(KEY), Permissions::from_mode(0o600))
+}
+
 fn filled(command: &[String], values: &[(String, String)]) -> Vec<String> {
-    command.iter().map(|word| fill(word, values)).collect()
+    let words = command.iter().map(|word| fill(word, values));
+    words.filter(|word| !word.is_empty()).collect()
 }
 
 fn fill(text: &str, values: &[(String, String)]) -> String {
@@ -414,13 +454,14 @@ pub fn session(address: SocketAddr) -> io::Result<TcpStream> {
 mod tests {
     use super::*;
 
-    fn place(dir: &Path, mode: Mode) -> Place {
+    fn place(dir: &Path, mode: Mode, is_secured: bool) -> Place {
         Place {
             dir: dir.join("server"),
             address: "127.0.0.1:2525".parse().unwrap(),
             relay: "127.0.0.1:2526".parse().unwrap(),
             cpus: vec![0, 2],
             mode,
+            is_secured,
             processes: 200,
         }
     }
@@ -430,8 +471,10 @@ mod tests {
         let dir = Path::new("/srv");
         for server in built_in() {
             assert!(!server.start.is_empty() && server.address.is_none(), "{}", server.name);
-            for mode in server.modes.iter().copied() {
-                let values = server.values(&place(dir, mode)).unwrap();
+            let tls = [false, true].into_iter().filter(|tls| !tls || server.does_tls());
+            let ways = tls.flat_map(|tls| server.modes.iter().map(move |mode| (*mode, tls)));
+            for (mode, is_secured) in ways {
+                let values = server.values(&place(dir, mode, is_secured)).unwrap();
                 let texts = server.file.iter().map(|file| &file.text);
                 let commands = server.prepare.iter().chain([&server.start, &server.stop]).flatten();
                 for text in texts.chain(commands) {
@@ -449,15 +492,29 @@ mod tests {
     fn ringposts_configuration_is_one_that_it_takes() {
         let dir = tempfile::tempdir().unwrap();
         let server = &built_in()[1];
-        for (mode, next) in [(Mode::Accept, "\"discard\""), (Mode::Relay, "\"127.0.0.1:2526\"")] {
-            let values = server.values(&place(dir.path(), mode)).unwrap();
+        let path = dir.path().join("server");
+        fs::create_dir(&path).unwrap();
+        write_certificate(&path).unwrap();
+        let ways = [
+            (Mode::Accept, false, "\"discard\""),
+            (Mode::Relay, false, "\"127.0.0.1:2526\""),
+            (Mode::Accept, true, "tls = \"optional\""),
+        ];
+        for (mode, is_secured, part) in ways {
+            let values = server.values(&place(dir.path(), mode, is_secured)).unwrap();
             let text = fill(&server.file[0].text, &values);
-            assert!(text.contains(next) && text.contains("cores = \"0-0,2-2\""), "{text}");
+            assert!(text.contains(part) && text.contains("cores = \"0-0,2-2\""), "{text}");
             let text = text.replace("0-0,2-2", "1");
             let file = dir.path().join("ringpost.toml");
             fs::write(&file, text).unwrap();
             ringpost::config::Config::load(Some(&file), &[]).unwrap();
         }
+    }
+
+    #[test]
+    fn words_that_come_out_empty_are_left_out() {
+        let command = ["a".to_owned(), "{how}".to_owned(), "{how}b".to_owned()];
+        assert_eq!(filled(&command, &[("how".into(), String::new())]), ["a", "b"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::measure::Measurement;
-use super::options::Setting;
+use super::options::{Setting, Tls};
 use super::server::Mode;
 use crate::machine::Machine;
 use crate::text::{grouped, time_label};
@@ -66,8 +66,12 @@ fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
 }
 
 impl Measurement {
-    /// What it is about: messages relayed, or accepted, a second.
+    /// What it is about: messages relayed, or accepted, a second, or handshakes.
     fn rate(&self) -> f64 {
+        let handshakes = self.handshakes_per_s.filter(|_| self.setting.tls == Tls::New);
+        if let Some(handshakes) = handshakes {
+            return handshakes;
+        }
         self.relayed_per_s.unwrap_or(self.accepted_per_s)
     }
 }
@@ -115,12 +119,13 @@ impl Comparison {
              queue of its own\n  on the same disk, and flushes before its 250. Medians, in \
              parentheses the range.\n* *relayed/s*: messages that reached the sink, until all had. \
              *CPU*: processor seconds of the server\n  and all its processes for 1,000 messages. \
-             *memory*: at most, shared pages divided (PSS).\n\n",
+             *memory*: at most, shared pages divided (PSS).\n\
+             * Over TLS, begun with STARTTLS: *handshakes/s* are whole ones, none resumed.\n\n",
         );
         self.list_servers(&mut text);
         let mut head = None;
         for setting in self.settings() {
-            let now = (setting.mode, setting.size, setting.pipelining);
+            let now = (setting.mode, setting.size, setting.pipelining, setting.tls);
             if head != Some(now) {
                 head = Some(now);
                 self.open_table(&mut text, setting);
@@ -144,10 +149,14 @@ impl Comparison {
     }
 
     fn open_table(&self, text: &mut String, setting: Setting) {
-        let Setting { mode, size, pipelining, .. } = setting;
-        let (work, rate) = match mode {
-            Mode::Accept => ("Accepting", "accepted/s"),
-            Mode::Relay => ("Accepting and relaying", "relayed/s"),
+        let Setting { mode, size, pipelining, tls, .. } = setting;
+        let (work, rate) = match (mode, tls) {
+            (Mode::Accept, Tls::No) => ("Accepting", "accepted/s"),
+            (_, Tls::Kept) => ("Accepting over TLS, connections kept", "accepted/s"),
+            (_, Tls::New) => {
+                ("Accepting over TLS, a new connection for each message", "handshakes/s")
+            }
+            (Mode::Relay, Tls::No) => ("Accepting and relaying", "relayed/s"),
         };
         let pipelined = if pipelining { "with" } else { "without" };
         let _ = write!(
@@ -213,13 +222,15 @@ fn size_label(size: u64) -> String {
 mod tests {
     use super::*;
 
-    fn measurement(server: &str, mode: Mode, rate: f64, round: u32) -> Measurement {
+    fn measurement(server: &str, how: (Mode, Tls), rate: f64, round: u32) -> Measurement {
+        let (mode, tls) = how;
         Measurement {
             server: server.into(),
-            setting: Setting { mode, size: 4096, pipelining: false, connections: 100 },
+            setting: Setting { mode, size: 4096, pipelining: false, tls, connections: 100 },
             round,
             accepted_per_s: rate * 2.0,
             relayed_per_s: (mode == Mode::Relay).then_some(rate),
+            handshakes_per_s: (tls != Tls::No).then_some(rate / 10.0),
             p50_ms: 5.0,
             p99_ms: 12.0,
             cpu_s_per_1000: Some(0.11),
@@ -233,12 +244,14 @@ mod tests {
     fn the_document_has_medians_and_ratios() {
         let entry =
             |name: &str| Entry { name: name.into(), version: "1".into(), idle_kib: Some(2.5) };
+        let (accept, relay) = ((Mode::Accept, Tls::No), (Mode::Relay, Tls::No));
         let mut measurements = Vec::new();
         for (round, scale) in [(0, 1.0), (1, 1.2), (2, 0.9)] {
-            measurements.push(measurement(CEILING, Mode::Accept, 20_000.0 * scale, round));
-            measurements.push(measurement(OURS, Mode::Accept, 15_000.0 * scale, round));
-            measurements.push(measurement(OURS, Mode::Relay, 9_000.0 * scale, round));
-            measurements.push(measurement("other", Mode::Relay, 500.0 * scale, round));
+            measurements.push(measurement(CEILING, accept, 20_000.0 * scale, round));
+            measurements.push(measurement(OURS, accept, 15_000.0 * scale, round));
+            measurements.push(measurement(OURS, relay, 9_000.0 * scale, round));
+            measurements.push(measurement("other", relay, 500.0 * scale, round));
+            measurements.push(measurement(OURS, (Mode::Accept, Tls::New), 9_000.0, round));
         }
         let text = Comparison {
             machine: Machine::here(),
@@ -259,6 +272,9 @@ mod tests {
             "## Accepting, 4 KiB, without pipelining",
             "| 100 | ringpost | 30,000 (27,000-36,000) | 0.75 | - | 5 ms | 12 ms | 0.110 s | - | 3 failed |",
             "| 100 | other | 500 (450-600) | - | 18.0× |",
+            "## Accepting over TLS, a new connection for each message, 4 KiB, without",
+            "| connections | server | handshakes/s |",
+            "| 100 | ringpost | 900 (900-900) |",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }

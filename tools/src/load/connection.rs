@@ -13,9 +13,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringpost::io::executor::sleep;
 use ringpost::io::net::Stream;
+use ringpost::io::tls::Conn;
 use ringpost::io::watch::{Guard, Interrupt};
 use ringpost::proto::smtp::client::{Client, End, Event, Transaction};
 
+use super::body::COPIED_MAX;
+use super::opening::Opening;
 use super::plan::Plan;
 use super::schedule::Ticket;
 use super::worker::Worker;
@@ -28,45 +31,45 @@ const INPUT: usize = 4096;
 
 const _: () = assert!(INPUT >= ringpost::base::limits::PEER_REPLY_LINE_MAX);
 
-/// Messages up to this size are put behind their mark in one buffer and leave
-/// with one write; larger ones are written as they lie, after their mark.
-const COPIED_MAX: usize = 64 * 1024;
-
 /// How often a second a slow reader reads, unless that is less than an octet.
 const SLOW_READS_PER_S: u32 = 10;
 
 /// A message under way.
-struct Sending {
-    ticket: Ticket,
+pub(super) struct Sending {
+    pub(super) ticket: Ticket,
     /// When it began, or should have.
     start: Instant,
     /// Its recipients, when they are its own.
     recipients: Option<Vec<String>>,
     /// Indexes of recipients that were refused.
     refused: Vec<usize>,
-    body_sent: bool,
+    pub(super) body_sent: bool,
     /// Octets of it as sent, without the terminator.
     size: u64,
     /// CRC32C of what follows its mark, once that was sent.
-    crc: u32,
+    pub(super) crc: u32,
 }
 
 /// A connection and its client.
 pub struct Connection {
     /// Its number within the run.
-    number: u64,
+    pub(super) number: u64,
     /// Octets a second that it reads at most.
     reads_per_s: Option<u32>,
-    worker: Rc<Worker>,
-    plan: Arc<Plan>,
-    stream: Stream,
-    guard: Guard,
-    client: Client,
+    pub(super) worker: Rc<Worker>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) stream: Conn,
+    pub(super) guard: Guard,
+    pub(super) client: Client,
     input: Box<[u8]>,
     filled: (usize, usize),
-    out: Vec<u8>,
-    current: Option<Sending>,
-    next: Option<Sending>,
+    pub(super) out: Vec<u8>,
+    pub(super) current: Option<Sending>,
+    pub(super) next: Option<Sending>,
+    /// What comes before mail.
+    pub(super) opening: Opening,
+    /// The step that it broke off at, unless that is the client's.
+    pub(super) stage: Option<&'static str>,
     begun: u64,
     /// When connected, until the first bytes have come.
     ungreeted: Option<Instant>,
@@ -102,12 +105,14 @@ impl Connection {
             out: Vec::with_capacity(1024 + plan.wire_max().min(COPIED_MAX)),
             worker,
             plan,
-            stream,
+            stream: Conn::plain(stream),
             guard,
             input: vec![0; INPUT].into_boxed_slice(),
             filled: (0, 0),
             current: None,
             next: None,
+            opening: Opening::default(),
+            stage: None,
             begun: 0,
             ungreeted: Some(connected),
             heard_421: false,
@@ -123,26 +128,32 @@ impl Connection {
                 Some(Interrupt::TimedOut) => "timed out".to_owned(),
                 _ => error.to_string(),
             };
-            self.worker.figures.borrow_mut().error(self.client.phase().text(), what);
+            let stage = self.stage.unwrap_or(self.client.phase().text());
+            self.worker.figures.borrow_mut().error(stage, what);
         }
         let unanswered = self.current.iter().chain(&self.next).count() as u64;
         self.worker.figures.borrow_mut().unanswered += unanswered;
+        if self.stream.tls().is_some() {
+            self.guard.arm(self.plan.timeout);
+            self.stream.close().await;
+        }
         self.answered
     }
 
     async fn drive(&mut self) -> io::Result<()> {
+        self.secure_at_once().await?;
         loop {
             let (start, end) = self.filled;
             let (used, event) = self.client.step(&self.input[start..end], &mut self.out);
             self.filled.0 += used;
             match event {
                 Event::NeedInput => self.exchange().await?,
-                Event::Ready => {
-                    if !self.plan.pipelining {
-                        self.client.send_one_by_one();
-                    }
-                    self.begin_or_quit(Instant::now()).await?;
-                }
+                Event::Ready => self.ready().await?,
+                Event::Handshake => self.secure().await?,
+                Event::NoTls => self.not_secured(),
+                Event::Challenge => self.challenged(),
+                Event::Authenticated => self.authenticated().await?,
+                Event::NotAuthenticated => self.not_authenticated(),
                 Event::Refused { recipient } => {
                     self.worker.figures.borrow_mut().refusal("RCPT", &self.client.reply());
                     if let Some(current) = &mut self.current {
@@ -162,6 +173,7 @@ impl Connection {
                     self.closed(end);
                     return Ok(());
                 }
+                Event::Verdict { .. } => unreachable!("LMTP is not spoken"),
             }
         }
     }
@@ -186,7 +198,9 @@ impl Connection {
         }
         self.filled.1 += count;
         if let Some(connected) = self.ungreeted.take() {
-            self.worker.heard_from_server();
+            if self.plan.tls.is_none() {
+                self.worker.heard_from_server();
+            }
             latency::record(
                 &mut self.worker.figures.borrow_mut().first_reply,
                 ns(connected.elapsed()),
@@ -217,7 +231,7 @@ impl Connection {
 
     /// Begins the next message when it is due, unless one was begun already
     /// behind the last; says goodbye if there is none.
-    async fn begin_or_quit(&mut self, mut now: Instant) -> io::Result<()> {
+    pub(super) async fn begin_or_quit(&mut self, mut now: Instant) -> io::Result<()> {
         while self.client.may_begin() {
             if self.is_worn_out() {
                 self.client.quit(&mut self.out);
@@ -242,12 +256,12 @@ impl Connection {
         Ok(())
     }
 
-    fn is_worn_out(&self) -> bool {
+    pub(super) fn is_worn_out(&self) -> bool {
         self.plan.messages_per_connection.is_some_and(|most| self.begun >= most)
     }
 
     /// Begins a message; `None` if the server does not offer what it needs.
-    fn begin(&mut self, ticket: Ticket, now: Instant) -> Option<Sending> {
+    pub(super) fn begin(&mut self, ticket: Ticket, now: Instant) -> Option<Sending> {
         let mail = self.plan.mail(ticket.seq);
         let counters = Counters { n: ticket.seq, connection: self.number, recipient: 0 };
         let own = match &self.plan.envelope.fixed {
@@ -258,12 +272,14 @@ impl Connection {
             own.as_ref().or(self.plan.envelope.fixed.as_ref()).expect("one of the two");
         let size = mail.size(&counters);
         let eight_bit = mail.template.eight_bit;
-        let transaction = Transaction { sender, size, eight_bit, ..Transaction::default() };
+        let chunked = self.plan.bdat;
+        let transaction =
+            Transaction { sender, size, eight_bit, chunked, ..Transaction::default() };
         let recipients = recipients.iter().map(String::as_str);
         match self.client.begin(&transaction, recipients, &mut self.out) {
             Ok(()) => {
                 self.begun += 1;
-                Some(Sending {
+                let mut sending = Sending {
                     ticket,
                     start: ticket.due.unwrap_or(now),
                     recipients: own.map(|(_, recipients)| recipients),
@@ -271,7 +287,9 @@ impl Connection {
                     body_sent: false,
                     size,
                     crc: mail.template.crc,
-                })
+                };
+                self.send_ahead(&mut sending);
+                Some(sending)
             }
             Err(unsupported) => {
                 let mut figures = self.worker.figures.borrow_mut();
@@ -280,37 +298,6 @@ impl Connection {
                 None
             }
         }
-    }
-
-    async fn send_body(&mut self) -> io::Result<()> {
-        let current = self.current.as_mut().expect("a body is asked for by a message under way");
-        current.body_sent = true;
-        let ticket = current.ticket;
-        Mark { run: self.plan.run, seq: ticket.seq }.write(&mut self.out);
-        let mail = self.plan.mail(ticket.seq);
-        let wire = &mail.template.wire;
-        if let Some(pattern) = &mail.pattern {
-            let begins = self.out.len();
-            let counters = Counters { n: ticket.seq, connection: self.number, recipient: 0 };
-            pattern.write(&counters, &mut self.out);
-            current.crc = crc32c::crc32c(&self.out[begins..]);
-        } else if wire.len() <= COPIED_MAX {
-            self.out.extend_from_slice(wire);
-        } else {
-            self.guard.arm(self.plan.timeout);
-            self.stream.write_all(&self.out).await?;
-            self.out.clear();
-            self.stream.write_all(wire).await?;
-        }
-        self.client.body_sent();
-        let thinks = !self.plan.think_time.is_zero();
-        if self.client.may_begin() && !thinks && !self.is_worn_out() {
-            let now = Instant::now();
-            if let Some(ticket) = self.worker.schedule.take_due(now) {
-                self.next = self.begin(ticket, now);
-            }
-        }
-        Ok(())
     }
 
     /// Counts the message that is over. One that was begun behind it in the

@@ -36,6 +36,8 @@ struct Run {
     load: serde_json::Value,
     messages_per_s: f64,
     messages: Messages,
+    #[serde(default)]
+    tls: Option<Tls>,
     latency: Latency,
     timeline: Timeline,
 }
@@ -48,7 +50,14 @@ struct Messages {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+struct Tls {
+    handshakes_per_s: f64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
 struct Latency {
+    #[serde(default)]
+    handshake: Option<Percentiles>,
     accept: Percentiles,
 }
 
@@ -142,6 +151,14 @@ fn of_runs(a: &[Run], b: &[Run]) -> Comparison {
         row("p99, ms", Better::Less, |run| run.latency.accept.p99_ms, Some(|it| it.p99_ms.clone())),
         row("p99.9, ms", Better::Less, |run| run.latency.accept.p999_ms, None),
     ];
+    if a.iter().chain(b).all(|run| run.tls.is_some()) {
+        let rate = |run: &Run| run.tls.as_ref().map_or(0.0, |tls| tls.handshakes_per_s);
+        let p50 = |run: &Run| run.latency.handshake.map_or(0.0, |it| it.p50_ms);
+        let p99 = |run: &Run| run.latency.handshake.map_or(0.0, |it| it.p99_ms);
+        rows.push(row("handshakes/s", Better::More, rate, None));
+        rows.push(row("handshake p50, ms", Better::Less, p50, None));
+        rows.push(row("handshake p99, ms", Better::Less, p99, None));
+    }
     let failed = |runs: &[Run]| -> f64 {
         let lost: u64 = runs.iter().map(|run| run.messages.refused + run.messages.unanswered).sum();
         let all: u64 = runs.iter().map(|run| run.messages.accepted_in_all).sum::<u64>() + lost;
@@ -268,7 +285,8 @@ mod tests {
             load: serde_json::json!({"connections": 100}),
             messages_per_s: rate,
             messages: Messages { accepted_in_all: 1000, refused: 0, unanswered: 0 },
-            latency: Latency { accept },
+            tls: None,
+            latency: Latency { handshake: None, accept },
             timeline: Timeline {
                 bin_s: 0.1,
                 accepted_per_s: waver(rate),
@@ -307,6 +325,22 @@ mod tests {
         assert_eq!(verdict(&found, "messages/s"), "better");
         // Percentiles that a timeline does not have are judged by runs too.
         assert_eq!(verdict(&found, "p99.9, ms"), "no difference");
+    }
+
+    #[test]
+    fn handshakes_are_compared_where_both_sides_have_them() {
+        let secured = |rate: f64| {
+            let mut run = run(1000.0, 8.0, 0.0);
+            run.tls = Some(Tls { handshakes_per_s: rate });
+            run.latency.handshake = Some(run.latency.accept);
+            run
+        };
+        let set = |rates: [f64; 3]| rates.map(secured);
+        let found = of_runs(&set([900.0, 905.0, 910.0]), &set([450.0, 455.0, 460.0]));
+        assert_eq!(verdict(&found, "handshakes/s"), "worse");
+        assert_eq!(verdict(&found, "handshake p99, ms"), "no difference");
+        let found = of_runs(&set([900.0; 3]), &[run(1000.0, 8.0, 0.0)]);
+        assert!(found.rows.iter().all(|row| !row.name.starts_with("handshake")));
     }
 
     #[test]

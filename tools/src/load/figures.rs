@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use ringpost::base::Reply;
+use ringpost::io::tls::Facts;
 
 use super::plan::Plan;
 use super::series::{Bin, Coarse, Failed, Series};
@@ -29,6 +30,14 @@ pub struct Figures {
     pub connect: Histogram<u64>,
     /// From the connection to the first bytes of the greeting.
     pub first_reply: Histogram<u64>,
+    /// Handshakes of TLS, from their first octet to their end.
+    pub handshake: Histogram<u64>,
+    /// Those that ended behind the warm-up.
+    pub handshakes: u64,
+    /// Those of all that resumed an earlier session.
+    pub resumed: u64,
+    /// Version and cipher of the first.
+    pub cipher: Option<String>,
     /// From a message's start to its `250`.
     pub accept: Histogram<u64>,
     /// Messages answered `250` at the end of data, warm-up left out.
@@ -106,6 +115,10 @@ impl Figures {
         Figures {
             connect: latency::histogram(),
             first_reply: latency::histogram(),
+            handshake: latency::histogram(),
+            handshakes: 0,
+            resumed: 0,
+            cipher: None,
             accept: latency::histogram(),
             accepted: 0,
             accepted_bytes: 0,
@@ -130,6 +143,15 @@ impl Figures {
         };
         let kind = if reply.is_permanent() { Failed::Rejected } else { Failed::Deferred };
         self.fail(stage, what, reply.text.clone(), kind);
+    }
+
+    /// Counts a handshake that took so many nanoseconds; `counts` if it ended behind
+    /// the warm-up.
+    pub fn handshake(&mut self, took: u64, counts: bool, facts: &Facts) {
+        latency::record(&mut self.handshake, took);
+        self.handshakes += u64::from(counts);
+        self.resumed += u64::from(facts.is_resumed);
+        self.cipher.get_or_insert_with(|| format!("{} {}", facts.version, facts.cipher));
     }
 
     /// Counts a failure that is no reply.
@@ -195,6 +217,7 @@ impl Figures {
         for (mine, theirs) in [
             (&mut self.connect, &other.connect),
             (&mut self.first_reply, &other.first_reply),
+            (&mut self.handshake, &other.handshake),
             (&mut self.accept, &other.accept),
         ] {
             mine.add(theirs).expect("all histograms have the same bounds");
@@ -208,6 +231,9 @@ impl Figures {
         self.accepted_bytes += other.accepted_bytes;
         self.accepted_recipients += other.accepted_recipients;
         self.accepted_ever += other.accepted_ever;
+        self.handshakes += other.handshakes;
+        self.resumed += other.resumed;
+        self.cipher = self.cipher.take().or(other.cipher);
         self.refused += other.refused;
         self.unanswered += other.unanswered;
         for (kind, (count, example)) in other.failures {

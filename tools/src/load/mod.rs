@@ -8,17 +8,20 @@
 //! ([`report`], [`html`]). [`knee`] makes many short runs of it, [`diff`]
 //! compares their results.
 
+mod body;
 pub mod connection;
 pub mod diff;
 pub mod figures;
 pub mod html;
 pub mod knee;
 pub mod live;
+mod opening;
 pub mod options;
 pub mod plan;
 pub mod profile;
 pub mod report;
 pub mod schedule;
+pub mod security;
 pub mod series;
 pub mod sizes;
 pub mod worker;

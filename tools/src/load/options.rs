@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::profile::{self, Shape};
+use super::security::Security;
 use super::sizes::Sizes;
 use crate::dist::Dist;
 use crate::pattern::{self, Pattern};
@@ -135,6 +136,13 @@ pub struct Options {
     /// Use PIPELINING if the server offers it: a round trip for a message
     #[arg(long)]
     pub pipelining: bool,
+    /// Send messages by BDAT (CHUNKING), not by DATA; with --pipelining in one write
+    /// with the envelope
+    #[arg(long)]
+    pub bdat: bool,
+    /// TLS and authentication
+    #[command(flatten)]
+    pub security: Security,
     /// Envelope sender; may have the counters {n} and {connection}
     #[arg(long, value_name = "ADDRESS", default_value = "load@example.org", value_parser = pattern::address)]
     pub from: String,

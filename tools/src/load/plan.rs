@@ -1,6 +1,7 @@
 //! What a run is to do, worked out from the options once and shared by all
 //! workers.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -8,8 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringpost::mail::stuffing::unstuff;
+
 use super::options::{Options, SlowReader};
 use super::profile::Profile;
+use super::security::{Login, Tls};
 use crate::corpus;
 use crate::dist::Dist;
 use crate::draw;
@@ -38,6 +42,12 @@ pub struct Plan {
     pub bind: Vec<IpAddr>,
     /// Whether PIPELINING may be used.
     pub pipelining: bool,
+    /// Whether messages go in chunks, not behind DATA.
+    pub bdat: bool,
+    /// How connections are secured, if they are.
+    pub tls: Option<Tls>,
+    /// Who sends the mail, if someone is named.
+    pub login: Option<Arc<Login>>,
     /// When messages begin in an open loop.
     pub profile: Option<Arc<Profile>>,
     /// Names the run in marks.
@@ -88,11 +98,13 @@ pub struct Mail {
     pub template: Template,
     /// It with its counters, if there are any.
     pub pattern: Option<Pattern>,
+    /// It as it is, if it goes in chunks and has no counters.
+    text: Option<Box<[u8]>>,
 }
 
 impl Mail {
     fn fixed(template: Template) -> Self {
-        Mail { template, pattern: None }
+        Mail { template, pattern: None, text: None }
     }
 
     /// With counters wherever the message of a file has them. They cannot
@@ -100,14 +112,40 @@ impl Mail {
     fn counted(content: &[u8]) -> Self {
         let template = Template::from_file(content);
         let pattern = Some(Pattern::parse(&template.wire)).filter(|it| !it.is_fixed());
-        Mail { template, pattern }
+        Mail { template, pattern, text: None }
     }
 
-    /// Octets of the copy that `counters` name, without the terminator.
+    /// Keeps it as it goes in chunks: neither stuffed nor ended.
+    fn keep_text(&mut self) {
+        if self.pattern.is_none() {
+            self.text = Some(unstuff(&self.template.wire).into());
+        }
+    }
+
+    /// What follows the mark in the copy that `counters` name, as it goes in chunks,
+    /// and the CRC32C of its wire form.
+    pub fn text(&self, counters: &Counters) -> (Cow<'_, [u8]>, u32) {
+        let unstuffed = |wire: &[u8]| Cow::Owned(unstuff(wire));
+        match (&self.text, &self.pattern) {
+            (Some(text), _) => (Cow::Borrowed(&**text), self.template.crc),
+            (None, None) => (unstuffed(&self.template.wire), self.template.crc),
+            (None, Some(pattern)) => {
+                let mut wire = Vec::new();
+                pattern.write(counters, &mut wire);
+                (unstuffed(&wire), crc32c::crc32c(&wire))
+            }
+        }
+    }
+
+    /// Octets of the copy that `counters` name, without the terminator, as they are
+    /// sent; dots that a chunk leaves out of a message with counters are counted.
     pub fn size(&self, counters: &Counters) -> u64 {
-        match &self.pattern {
-            None => self.template.size(),
-            Some(pattern) => (MARK_LINES_LEN + pattern.len(counters) - TERMINATOR.len()) as u64,
+        match (&self.text, &self.pattern) {
+            (Some(text), _) => (MARK_LINES_LEN + text.len()) as u64,
+            (None, None) => self.template.size(),
+            (None, Some(pattern)) => {
+                (MARK_LINES_LEN + pattern.len(counters) - TERMINATOR.len()) as u64
+            }
         }
     }
 }
@@ -124,7 +162,10 @@ impl Plan {
         let target = target.map_err(|error| {
             io::Error::new(error.kind(), format!("--target {}: {error}", options.target))
         })?;
-        let (mails, order) = mails(options)?;
+        let (mut mails, order) = mails(options)?;
+        if options.bdat {
+            mails.iter_mut().for_each(Mail::keep_text);
+        }
         let span = options.end_after().unwrap_or_default();
         let profile = options.shape().map(|shape| Profile::new(&shape, options.warmup, span));
         Ok(Plan {
@@ -139,6 +180,9 @@ impl Plan {
             slow_reader: options.slow_reader,
             bind: options.bind.clone(),
             pipelining: options.pipelining,
+            bdat: options.bdat,
+            tls: options.security.of_connections(&options.target)?,
+            login: options.security.login()?,
             profile: profile.map(Arc::new),
             run: draw::seed() as u32,
             ledger: options.ledger.clone(),

@@ -17,6 +17,7 @@ use super::profile::{Profile, Shape};
 use super::series::Timeline;
 use crate::latency::{self, Percentiles};
 use crate::machine::Machine;
+use crate::values::TlsStart;
 
 /// What a run came to.
 #[derive(Serialize)]
@@ -41,6 +42,8 @@ pub struct Report {
     pub messages_per_s: f64,
     /// Megabytes (10^6) of messages accepted each second.
     pub megabytes_per_s: f64,
+    /// TLS connections made, if they were.
+    pub tls: Option<Handshakes>,
     /// How long things took.
     pub latency: Latency,
     /// The parts of a ramp or of steps.
@@ -59,6 +62,21 @@ pub struct Report {
     pub(super) connect: Histogram<u64>,
     #[serde(skip)]
     pub(super) first_reply: Histogram<u64>,
+    #[serde(skip)]
+    pub(super) handshake: Histogram<u64>,
+}
+
+/// TLS connections made.
+#[derive(Serialize)]
+pub struct Handshakes {
+    /// Version and cipher of the first: "TLS1.3 TLS_AES_256_GCM_SHA384".
+    pub cipher: String,
+    /// How many there were behind the warm-up.
+    pub handshakes: u64,
+    /// Of those each second.
+    pub handshakes_per_s: f64,
+    /// Those of all, the warm-up counted, that resumed an earlier session.
+    pub resumed: u64,
 }
 
 /// How the load was made.
@@ -82,6 +100,12 @@ pub struct Load {
     pub messages_per_connection: Option<u64>,
     /// Whether PIPELINING was used where offered.
     pub pipelining: bool,
+    /// Whether messages went by BDAT.
+    pub bdat: bool,
+    /// "starttls" or "implicit".
+    pub tls: Option<&'static str>,
+    /// Whether sessions were authenticated.
+    pub auth: bool,
     /// Cores used.
     pub cores: usize,
 }
@@ -110,6 +134,8 @@ pub struct Latency {
     pub connect: Percentiles,
     /// From the connection to the greeting.
     pub first_reply: Percentiles,
+    /// Handshakes of TLS; `None` without.
+    pub handshake: Option<Percentiles>,
     /// From a message's start (open loop: its intended start) to its 250.
     pub accept: Percentiles,
 }
@@ -167,6 +193,12 @@ impl Report {
         let parts = parts(&figures, conditions);
         let timeline = timeline(&figures, conditions);
         let each_second = |count: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+        let tls = figures.cipher.clone().map(|cipher| Handshakes {
+            cipher,
+            handshakes: figures.handshakes,
+            handshakes_per_s: each_second(figures.handshakes as f64),
+            resumed: figures.resumed,
+        });
         let mut failures: Vec<Failure> = figures
             .failures
             .into_iter()
@@ -199,10 +231,12 @@ impl Report {
             messages_per_s: each_second(figures.accepted as f64),
             megabytes_per_s: each_second(figures.accepted_bytes as f64 / 1e6),
             latency: Latency {
+                handshake: tls.is_some().then(|| Percentiles::from(&figures.handshake)),
                 connect: Percentiles::from(&figures.connect),
                 first_reply: Percentiles::from(&figures.first_reply),
                 accept: Percentiles::from(&figures.accept),
             },
+            tls,
             parts,
             timeline,
             failures,
@@ -211,7 +245,15 @@ impl Report {
             accept: figures.accept,
             connect: figures.connect,
             first_reply: figures.first_reply,
+            handshake: figures.handshake,
         }
+    }
+
+    /// What was measured of time, by name.
+    pub(super) fn histograms(&self) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
+        let handshake = self.tls.as_ref().map(|_| ("handshake", &self.handshake));
+        let first = [("connect", &self.connect), ("first reply", &self.first_reply)];
+        first.into_iter().chain(handshake).chain([("accept", &self.accept)])
     }
 
     /// Writes the files that the options name.
@@ -228,6 +270,11 @@ impl Report {
         if let Some(path) = &options.hgrm {
             let mut file = BufWriter::new(File::create(path)?);
             latency::write_hgrm(&mut file, &self.accept)?;
+            file.flush()?;
+        }
+        if let Some(path) = &options.security.tls_hgrm {
+            let mut file = BufWriter::new(File::create(path)?);
+            latency::write_hgrm(&mut file, &self.handshake)?;
             file.flush()?;
         }
         if let Some(path) = &options.html {
@@ -255,8 +302,20 @@ impl Load {
             recipients: options.recipients,
             messages_per_connection: options.messages_per_connection,
             pipelining: options.pipelining,
+            bdat: options.bdat,
+            tls: options.security.tls.map(TlsStart::name),
+            auth: options.security.auth.is_some(),
             cores,
         }
+    }
+
+    /// How the mail is sent beside plainly, in words that follow others.
+    pub fn ways(&self) -> String {
+        let tls = self.tls.map(|how| format!("TLS ({how})"));
+        let named = |name: &str, is_so: bool| is_so.then(|| name.to_owned());
+        let all = [named("pipelining", self.pipelining), named("BDAT", self.bdat), tls];
+        let all = all.into_iter().chain([named("AUTH", self.auth)]).flatten();
+        all.fold(String::new(), |text, one| text + ", " + &one)
     }
 
     /// The loop and its rate in words.
@@ -303,7 +362,7 @@ impl fmt::Display for Report {
         let load = &self.load;
         write!(f, "{}: {} connections", self.target, load.connections)?;
         write!(f, ", {}, {}, {} recipient(s)", load.pace(), load.mail, load.recipients)?;
-        writeln!(f, "{}", if load.pipelining { ", pipelining" } else { "" })?;
+        writeln!(f, "{}", load.ways())?;
         if self.interrupted {
             writeln!(f, "interrupted")?;
         }
@@ -312,19 +371,20 @@ impl fmt::Display for Report {
             "\n{:.0} messages/s   {:.1} MB/s   {} accepted in {:.2} s",
             self.messages_per_s, self.megabytes_per_s, self.messages.accepted, self.seconds
         )?;
+        if let Some(Handshakes { cipher, handshakes, handshakes_per_s, resumed }) = &self.tls {
+            write!(f, "{handshakes_per_s:.0} handshakes/s   {cipher}   {handshakes} made")?;
+            writeln!(
+                f,
+                "{}",
+                if *resumed > 0 { format!(", {resumed} resumed") } else { "".into() }
+            )?;
+        }
         if self.messages.refused + self.messages.unanswered > 0 {
             let Messages { refused, unanswered, .. } = self.messages;
             writeln!(f, "{refused} refused   {unanswered} unanswered")?;
         }
         writeln!(f, "\nlatency, ms")?;
-        latency::write_table(
-            f,
-            &[
-                ("connect", &self.connect),
-                ("first reply", &self.first_reply),
-                ("accept", &self.accept),
-            ],
-        )?;
+        latency::write_table(f, &self.histograms().collect::<Vec<_>>())?;
         if !self.parts.is_empty() {
             writeln!(
                 f,

@@ -10,17 +10,24 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringpost::io::executor::{sleep, spawn};
+use ringpost::io::tls::Client;
 use ringpost::io::watch::Watch;
+use ringpost::proto::sasl::client::{Derivation, Derived};
 
 use super::connection::Connection;
 use super::figures::{Figures, Glance};
 use super::plan::Plan;
 use super::schedule::Schedule;
+use super::security::Tls;
 use crate::draw::{Draw, seed};
 use crate::ledger::Writer;
 
 /// Wait before connecting again after a connection that came to nothing.
 const RECONNECT_AFTER: Duration = Duration::from_millis(100);
+
+/// Sessions that may come to nothing for want of TLS or AUTH before the first has
+/// come to mail: then none will.
+const OPENINGS: u32 = 16;
 
 /// How often the ledger is handed to the kernel, and the stop flag looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
@@ -52,6 +59,14 @@ pub struct Worker {
     pub measure_from: Instant,
     /// For what is left to chance.
     pub draw: RefCell<Draw>,
+    /// The client's side of TLS.
+    pub tls: Option<Client>,
+    /// Openings that came to nothing; `None` once one has come to mail.
+    failed_openings: Cell<Option<u32>>,
+    /// Why no session will ever come to mail.
+    hopeless: RefCell<Option<String>>,
+    /// The last hashing of a password that a server asked for.
+    derived: RefCell<Option<(Derivation, Derived)>>,
     start: Instant,
     share: (usize, usize),
     connections: Cell<u64>,
@@ -80,6 +95,10 @@ impl Worker {
             watch: Watch::default(),
             measure_from,
             draw: RefCell::new(Draw::new(seed())),
+            tls: plan.tls.as_ref().map(Tls::client),
+            failed_openings: Cell::new(Some(0)),
+            hopeless: RefCell::new(None),
+            derived: RefCell::new(None),
             start,
             share,
             connections: Cell::new(0),
@@ -92,7 +111,8 @@ impl Worker {
     /// Runs `connections` at a time until the schedule is over.
     ///
     /// # Errors
-    /// The ledger cannot be written.
+    /// The ledger cannot be written, or no session came to mail for a reason that
+    /// will not go away.
     pub async fn run(self: Rc<Self>, connections: u32) -> io::Result<Figures> {
         spawn(self.watch.clone().run()).detach();
         let housekeeping = spawn(Rc::clone(&self).keep_house());
@@ -103,6 +123,9 @@ impl Worker {
         }
         housekeeping.cancel().await;
         self.flush()?;
+        if let Some(why) = self.hopeless.take() {
+            return Err(io::Error::other(why));
+        }
         let nothing = Figures::of_plan(&self.plan, self.start);
         Ok(self.figures.replace(nothing))
     }
@@ -113,17 +136,23 @@ impl Worker {
             match Connection::open(Rc::clone(&self)).await {
                 Ok(connection) => {
                     if !connection.run().await {
+                        self.give_up_in_time();
                         sleep(RECONNECT_AFTER).await;
                     }
                 }
                 Err(error) => {
                     self.figures.borrow_mut().error("connecting", error.to_string());
-                    if self.last_heard.get().elapsed() > self.plan.timeout {
-                        self.schedule.stop();
-                    }
+                    self.give_up_in_time();
                     sleep(RECONNECT_AFTER).await;
                 }
             }
+        }
+    }
+
+    /// Ends the run if the server has not shown itself for too long.
+    fn give_up_in_time(&self) {
+        if self.last_heard.get().elapsed() > self.plan.timeout {
+            self.schedule.stop();
         }
     }
 
@@ -156,6 +185,36 @@ impl Worker {
     pub fn part_of(&self, at: Instant) -> Option<usize> {
         let profile = self.plan.profile.as_ref()?;
         profile.part_of(at.saturating_duration_since(self.start))
+    }
+
+    /// A session has come to where mail can be sent.
+    pub fn opened(&self) {
+        self.failed_openings.set(None);
+        self.heard_from_server();
+    }
+
+    /// A session has not, in these words. It ends the run if none ever has, `at_once`
+    /// or after some more.
+    pub fn not_opened(&self, why: &str, at_once: bool) {
+        let Some(failed) = self.failed_openings.get() else { return };
+        self.failed_openings.set(Some(failed + 1));
+        if at_once || failed + 1 >= OPENINGS {
+            self.hopeless.borrow_mut().get_or_insert_with(|| why.to_owned());
+            self.schedule.stop();
+        }
+    }
+
+    /// Hashes the password as a server asks for it, once for all connections.
+    pub fn derive(&self, work: Derivation) -> Derived {
+        let mut kept = self.derived.borrow_mut();
+        match &*kept {
+            Some((known, derived)) if *known == work => derived.clone(),
+            _ => {
+                let derived = work.run();
+                *kept = Some((work, derived.clone()));
+                derived
+            }
+        }
     }
 
     /// The server has shown itself.

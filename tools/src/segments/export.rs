@@ -56,11 +56,12 @@ fn describe(id: QueueId, seen: &Seen, mail: &Mail) -> serde_json::Value {
     let recipients = envelope.recipients.iter().zip(&seen.recipients).enumerate();
     let recipients: Vec<_> = recipients
         .map(|(index, (address, state))| {
-            let Recipient { done, held, attempts, next_ms } = *state;
+            let Recipient { done, held, postponed, attempts, next_ms } = *state;
             let mut described = json!({
                 "address": address,
                 "pending": !done,
                 "held": held && !done,
+                "postponed": postponed && !done,
                 "attempts": attempts,
                 "next_attempt": (!done && next_ms > 0).then_some(next_ms / 1000),
             });

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 
 use ringpost::base::{Location, Place};
-use ringpost::queue::fact::{Fact, Restated, Ruling, Surviving, What};
+use ringpost::queue::fact::{Fact, Restated, Ruling, Surviving, Timing, What};
+use ringpost::queue::record::NOWHERE;
 
 /// A recipient of a message.
 #[derive(Clone, Copy, Default)]
@@ -17,8 +18,10 @@ pub(super) struct Recipient {
     pub(super) done: bool,
     /// An operator holds it back.
     pub(super) held: bool,
+    /// Its sender wants it kept until `next_ms`.
+    pub(super) postponed: bool,
     pub(super) attempts: u16,
-    /// When the next attempt is due; 0 if there has been none.
+    /// When the next attempt is due; 0 if nothing says so.
     pub(super) next_ms: u64,
 }
 
@@ -48,9 +51,21 @@ impl Seen {
             return None;
         }
         recipient.done = ruling.is_final;
+        recipient.postponed = false;
         recipient.attempts = ruling.attempts;
         recipient.next_ms = ruling.next_ms;
         Some(recipient)
+    }
+
+    /// What the terms of the message say of recipients that nothing else speaks of.
+    fn time(&mut self, timing: Timing) {
+        let untold = |recipient: &&mut Recipient| {
+            !recipient.done && !recipient.held && recipient.attempts == 0 && recipient.next_ms == 0
+        };
+        for recipient in self.recipients.iter_mut().filter(untold) {
+            recipient.postponed = timing.hold_until_ms > 0;
+            recipient.next_ms = timing.hold_until_ms;
+        }
     }
 
     fn restate(&mut self, known: &[Restated]) {
@@ -122,13 +137,18 @@ impl Replay {
                     let Some(recipient) = seen.recipients.get_mut(usize::from(index)) else {
                         continue;
                     };
-                    if recipient.held && !order.hold {
+                    if (recipient.held || recipient.postponed) && !order.hold {
                         recipient.next_ms = order.at_ms;
                     }
+                    recipient.postponed = false;
                     recipient.held = order.hold && !recipient.done;
                 }
             }),
             What::Roster(segments) => self.roster = *segments,
+            What::Timing { message, timing } => {
+                let message = if message == NOWHERE { place } else { message };
+                self.change(message, |seen| seen.time(timing));
+            }
         }
     }
 
@@ -256,5 +276,27 @@ mod tests {
         assert_eq!(held(replay(facts.clone())), [(true, 0), (false, 0)]);
         facts.push((1, 400, order(false)));
         assert_eq!(held(replay(facts)), [(false, 77), (false, 0)]);
+    }
+
+    #[test]
+    fn what_its_sender_wants_kept_is_kept_until_then_or_a_release() {
+        let id = place(1, 100);
+        let timing = Timing { hold_until_ms: 99, priority: 0 };
+        let mut facts = vec![
+            (1, 100, What::Message(first(2))),
+            (1, 100, What::Timing { message: NOWHERE, timing }),
+        ];
+        let kept = |facts: &[_]| {
+            let replay = replay(facts.to_vec());
+            let recipients = &replay.messages[&id].recipients;
+            recipients.iter().map(|r| (r.postponed, r.next_ms)).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&facts), [(true, 99), (true, 99)]);
+        let release = Ordered { message: id, hold: false, at_ms: 77, recipients: vec![1] };
+        facts.push((1, 200, What::Order(Box::new(release))));
+        assert_eq!(kept(&facts), [(true, 99), (false, 77)]);
+        facts.push((2, 100, moved(id, vec![known(1, false, false)])));
+        facts.push((2, 100, What::Timing { message: id, timing }));
+        assert_eq!(kept(&facts), [(true, 99), (false, 9)]);
     }
 }

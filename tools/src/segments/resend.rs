@@ -8,10 +8,10 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ringpost::base::QueueId;
 use ringpost::base::limits::{PEER_REPLY_LINE_MAX, RECIPIENTS_MIN};
+use ringpost::base::{QueueId, UnixMillis};
 use ringpost::proto::smtp::client::{Client, Event, Recipient, Transaction};
 
 use super::mail::{Mail, Reader, Trouble};
@@ -40,7 +40,8 @@ struct Answers {
 
 impl Resend {
     /// Will connect to `target`, `HOST:PORT`, and wait `timeout` at most for
-    /// each answer. Recipients that are held are left out unless `held`.
+    /// each answer. Recipients that are held, or that their senders want kept for
+    /// later, are left out unless `held`.
     ///
     /// # Errors
     /// The server cannot be reached.
@@ -110,7 +111,8 @@ impl Taker for Resend {
         let recipients = (0..mail.envelope.recipients.len()).zip(&seen.recipients);
         let (mut wanted, mut held) = (Vec::new(), 0);
         for (index, state) in recipients.filter(|(_, state)| !state.done) {
-            if state.held && !self.held {
+            let is_kept = state.postponed && state.next_ms > now().0;
+            if (state.held || is_kept) && !self.held {
                 held += 1;
             } else {
                 wanted.push(Recipient::of(&mail.envelope, index));
@@ -254,7 +256,7 @@ impl Connection {
         reader: &mut Reader<'_>,
         answers: &mut Answers,
     ) -> Result<(), Trouble> {
-        let transaction = Transaction::of(&mail.envelope, mail.size);
+        let transaction = Transaction::of(&mail.envelope, mail.size, now());
         let begun = self.client.begin(&transaction, group.iter().copied(), &mut self.out);
         if let Err(unsupported) = begun {
             answers.message = Some((false, unsupported.reply().to_string()));
@@ -315,4 +317,9 @@ impl Connection {
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+fn now() -> UnixMillis {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(now.as_millis() as u64)
 }

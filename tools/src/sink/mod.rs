@@ -6,12 +6,15 @@
 //! ([`session`]) with its own [`mood`]; [`limits`] are kept over all of them, and
 //! [`persona`] has the words; [`start`] is the whole of it as a call.
 
+mod chunks;
 pub mod limits;
 pub mod mood;
 pub mod options;
 pub mod persona;
 pub mod receipt;
+mod secure;
 pub mod session;
+pub mod tls;
 pub mod worker;
 
 use std::io::{self, Write};
@@ -29,6 +32,8 @@ use ringpost::io::process::{allowed_cpus, raise_open_files};
 use crate::{draw, interrupt, ledger};
 use limits::Limits;
 use options::Options;
+use secure::Belief;
+use tls::Tls;
 use worker::{Shared, Worker};
 
 /// The tool with its arguments, the program's name first.
@@ -93,13 +98,18 @@ pub fn start(options: &Options) -> io::Result<Sink> {
     let mut threads = Vec::new();
     let limits = Arc::new(Limits::new(options.bounds()));
     let seed = options.seed.unwrap_or_else(draw::seed);
+    let tls = Arc::new(Tls::new(&options.security, &options.hostname)?);
+    let belief = Belief::new(&options.security)?;
     for (index, cpu) in cpus.iter().enumerate() {
         let listeners = listen_on(&mut addresses)?;
         let (options, mine) = (options.clone(), Arc::<Shared>::default());
         let limits = Arc::clone(&limits);
+        let security = (Arc::clone(&tls), belief.clone());
         shared.push(Arc::clone(&mine));
         threads.push(run_pinned(&format!("sink-{index}"), Some(*cpu), move || async move {
-            Worker::new(index as u16, &options, (seed, limits), mine)?.run(listeners).await
+            Worker::new(index as u16, &options, (seed, limits), security, mine)?
+                .run(listeners)
+                .await
         })?);
     }
     Ok(Sink { addresses, shared, threads })

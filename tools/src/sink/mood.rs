@@ -9,12 +9,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringpost::base::Reply;
+use ringpost::base::{EnhancedCode, Reply};
 use ringpost::proto::smtp::server::Question;
 
 use super::limits::Limits;
 use super::options::{Break, Latency, Options, Reject, Step, What};
 use super::persona::{Facts, Persona, Reason};
+use super::tls::{BadTls, Flaw};
 use crate::draw::Draw;
 
 /// What was asked for, shared by the sessions of a worker.
@@ -23,6 +24,7 @@ pub struct Habits {
     rejects: Vec<Reject>,
     drops: Vec<Break>,
     halves: Vec<Break>,
+    bad_tls: Vec<BadTls>,
     tarpit: Option<Duration>,
     persona: Persona,
     messages_per_connection: Option<u64>,
@@ -51,6 +53,7 @@ impl Habits {
             rejects: options.reject.clone(),
             drops,
             halves: options.half_reply.clone(),
+            bad_tls: options.security.bad_tls.clone(),
             tarpit: options.tarpit,
             persona: options.persona,
             messages_per_connection: options.messages_per_connection,
@@ -95,6 +98,13 @@ impl Mood {
         self.habits.calm
     }
 
+    /// How the handshake of its TLS goes wrong, if it does.
+    pub fn flaw(&mut self) -> Option<Flaw> {
+        let habits = Rc::clone(&self.habits);
+        let mut all = habits.bad_tls.iter();
+        all.find(|bad| self.draw.hits(bad.share)).map(|bad| bad.flaw)
+    }
+
     /// What to do about a connection; `turned_away` is what the limits say.
     pub fn connected(&mut self, turned_away: Option<Reason>) -> Act {
         self.act(Step::Connect, "", turned_away)
@@ -124,6 +134,11 @@ impl Mood {
                 self.act(Step::Rcpt, &recipient, limited)
             }
             Question::Data => self.act(Step::Data, "", None),
+            Question::Xclient(_) | Question::Xforward(_) => Act {
+                refuse: Some(Reply::new(550, EnhancedCode(5, 7, 0), "Not permitted")),
+                ..Act::default()
+            },
+            Question::Verify(_) | Question::Turn { .. } => Act::default(),
         }
     }
 
@@ -198,6 +213,7 @@ mod tests {
     use super::*;
     use clap::Parser;
     use ringpost::proto::address::Address;
+    use ringpost::proto::smtp::asks::Asks;
 
     fn habits(arguments: &str) -> Rc<Habits> {
         let given = std::iter::once("ringpost-sink").chain(arguments.split_whitespace());
@@ -265,6 +281,7 @@ mod tests {
             size: None,
             body: ringpost::base::BodyType::SevenBit,
             smtputf8: false,
+            asks: Asks::default(),
         };
         let habits_ =
             habits("--messages-per-connection 2 --persona strict --rate-per-client 100/s");

@@ -10,6 +10,7 @@ use clap::Parser;
 
 use super::limits::Bounds;
 use super::persona::{Persona, REASONS, Reason};
+use super::tls::Security;
 use crate::dist::Dist;
 use crate::values::{self, Cores};
 
@@ -83,6 +84,9 @@ pub struct Options {
     /// meet the same [default: another each time]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// TLS and authentication
+    #[command(flatten)]
+    pub security: Security,
     /// Largest message taken
     #[arg(long, value_name = "SIZE", value_parser = values::size, default_value = "64MiB")]
     pub message_size: u64,

@@ -12,12 +12,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringpost::base::{EnhancedCode, Place, QueueId, Reply, ShardId};
 use ringpost::io::executor::sleep;
-use ringpost::io::net::Stream;
+use ringpost::io::tls::Conn;
 use ringpost::io::watch::Guard;
 use ringpost::proto::scan::{Scan, Scanner};
 use ringpost::proto::smtp::server::{BodyVerdict, Server, Step, Transaction, Verdict, write_reply};
 use ringpost::receive::buffer::Buffer;
 
+use super::chunks::Chunks;
 use super::mood::{Act, Mood};
 use super::receipt::{Delivery, Head, Sum};
 use super::worker::Worker;
@@ -25,7 +26,7 @@ use crate::latency::ns;
 
 /// What is known of a message while it comes in.
 #[derive(Default)]
-struct Receipt {
+pub(super) struct Receipt {
     sum: Option<Sum>,
     head: Option<Head>,
     delivery: Option<Delivery>,
@@ -35,17 +36,19 @@ struct Receipt {
 
 /// A session.
 pub struct Session {
-    worker: Rc<Worker>,
-    stream: Stream,
-    guard: Guard,
-    buffer: Buffer,
-    out: Vec<u8>,
+    pub(super) worker: Rc<Worker>,
+    pub(super) stream: Conn,
+    pub(super) guard: Guard,
+    pub(super) buffer: Buffer,
+    pub(super) out: Vec<u8>,
     client: IpAddr,
-    mood: Mood,
+    pub(super) mood: Mood,
+    /// A message of which more chunks are to come.
+    pub(super) chunks: Option<Box<Chunks>>,
 }
 
 /// What the end of a message came to.
-enum Ending {
+pub(super) enum Ending {
     Verdict(BodyVerdict),
     /// Answered with half of what this leads to, and closed.
     Half(BodyVerdict),
@@ -55,25 +58,43 @@ enum Ending {
 
 impl Session {
     /// A session on a connection just accepted.
-    pub fn new(worker: Rc<Worker>, stream: Stream, client: IpAddr) -> Self {
+    pub fn new(worker: Rc<Worker>, stream: Conn, client: IpAddr) -> Self {
         let guard = worker.watch.guard(stream.hangup());
         let buffer = Buffer::new(Rc::clone(&worker.pool));
         let mood = Mood::new(Rc::clone(&worker.habits), worker.next_connection(), client);
-        Session { worker, stream, guard, buffer, out: Vec::new(), client, mood }
+        let (out, chunks) = (Vec::new(), None);
+        Session { worker, stream, guard, buffer, out, client, mood, chunks }
     }
 
     /// Serves until the client or the sink closes.
     pub async fn run(mut self) {
         // What the kernel says about a connection that broke interests nobody.
-        if self.mood.is_calm() {
-            let server = Server::new(Arc::clone(&self.worker.settings), &mut self.out);
-            let _ = self.serve(server).await;
+        if !self.secure_at_once().await.unwrap_or(false) {
             return;
         }
-        let turned_away = self.worker.habits.limits.enter(self.client);
-        let act = self.mood.connected(turned_away);
-        let _ = self.greet_and_serve(act).await;
-        self.worker.habits.limits.leave(self.client);
+        if self.mood.is_calm() {
+            let server = self.server();
+            let _ = self.serve(server).await;
+        } else {
+            let turned_away = self.worker.habits.limits.enter(self.client);
+            let act = self.mood.connected(turned_away);
+            let _ = self.greet_and_serve(act).await;
+            self.worker.habits.limits.leave(self.client);
+        }
+        if self.stream.tls().is_some() {
+            self.guard.arm(self.worker.patience);
+            self.stream.close().await;
+        }
+    }
+
+    /// A session that begins, its greeting written.
+    fn server(&mut self) -> Server {
+        let mut server = Server::new(Arc::clone(&self.worker.settings), &mut self.out);
+        if self.stream.tls().is_some() {
+            server = server.over_tls();
+            self.trust(&mut server);
+        }
+        server
     }
 
     /// Greets as `act` says, and serves if it is not against it.
@@ -87,7 +108,7 @@ impl Session {
             self.out.truncate(if act.half { self.out.len() / 2 } else { self.out.len() });
             return self.flush().await;
         }
-        let server = Server::new(Arc::clone(&self.worker.settings), &mut self.out);
+        let server = self.server();
         if act.half {
             self.out.truncate(self.out.len() / 2);
             return self.flush().await;
@@ -116,6 +137,10 @@ impl Session {
                         return Ok(());
                     }
                 }
+                Step::Authenticate => {
+                    self.buffer.consume(used);
+                    next = self.identify(next);
+                }
                 Step::Flush => {
                     self.buffer.consume(used);
                     self.flush().await?;
@@ -143,15 +168,24 @@ impl Session {
                     self.buffer.consume(used);
                     self.flush().await?;
                     let transaction = next.take_transaction();
-                    match self.message(&transaction).await? {
-                        Ending::Verdict(verdict) => next = next.body_done(verdict, &mut self.out),
-                        Ending::Half(verdict) => {
-                            let _ = next.body_done(verdict, &mut self.out);
-                            self.out.truncate(self.out.len() / 2);
-                            return self.flush().await;
-                        }
-                        Ending::Gone => return Ok(()),
-                    }
+                    let ending = self.message(&transaction).await?;
+                    let Some(answered) = self.end_body(next, Some(ending)).await? else {
+                        return Ok(());
+                    };
+                    next = answered;
+                }
+                Step::StartTls => {
+                    let Some(secured) = self.start_tls(next).await? else { return Ok(()) };
+                    next = secured;
+                }
+                Step::Chunk { octets, first, last } => {
+                    self.buffer.consume(used);
+                    self.flush().await?;
+                    let ending = self.chunk(&mut next, octets, first, last).await?;
+                    let Some(answered) = self.end_body(next, ending).await? else {
+                        return Ok(());
+                    };
+                    next = answered;
                 }
                 Step::Close => return self.flush().await,
             }
@@ -159,7 +193,32 @@ impl Session {
         }
     }
 
-    async fn flush(&mut self) -> io::Result<()> {
+    /// Says what a message came to, or without an ending that a chunk of it was taken;
+    /// `None` if the connection is over with it.
+    async fn end_body(
+        &mut self,
+        server: Server,
+        ending: Option<Ending>,
+    ) -> io::Result<Option<Server>> {
+        match ending {
+            None => Ok(Some(server.chunk_taken(&mut self.out))),
+            Some(Ending::Verdict(verdict)) => Ok(Some(server.body_done(verdict, &mut self.out))),
+            Some(Ending::Half(verdict)) => {
+                let _ = server.body_done(verdict, &mut self.out);
+                self.say_half().await?;
+                Ok(None)
+            }
+            Some(Ending::Gone) => Ok(None),
+        }
+    }
+
+    /// Says half of what was to be said.
+    async fn say_half(&mut self) -> io::Result<()> {
+        self.out.truncate(self.out.len() / 2);
+        self.flush().await
+    }
+
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
         if !self.out.is_empty() {
             self.stream.write_all(&self.out).await?;
             self.out.clear();
@@ -168,7 +227,7 @@ impl Session {
     }
 
     /// Reads more behind what is not used; false at the end of the stream.
-    async fn read(&mut self) -> io::Result<bool> {
+    pub(super) async fn read(&mut self) -> io::Result<bool> {
         if self.buffer.room().is_empty() {
             self.buffer.compact();
             if self.buffer.room().is_empty() {
@@ -211,7 +270,7 @@ impl Session {
     }
 
     /// Answers a message that is whole.
-    async fn settle(
+    pub(super) async fn settle(
         &mut self,
         transaction: &Transaction,
         receipt: Option<Receipt>,
@@ -263,7 +322,7 @@ fn verdict(refusal: Option<Reply>) -> Verdict {
 }
 
 impl Receipt {
-    fn take(&mut self, chunk: &[u8]) {
+    pub(super) fn take(&mut self, chunk: &[u8]) {
         if let Some(sum) = &mut self.sum {
             sum.take(chunk);
         }
@@ -305,7 +364,7 @@ impl Receipt {
 
 impl Worker {
     /// What is to be known of a message; `None` if nothing.
-    fn begin(&self, transaction: &Transaction) -> Option<Receipt> {
+    pub(super) fn begin(&self, transaction: &Transaction) -> Option<Receipt> {
         if self.discard {
             return None;
         }

@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use ringpost::io::executor::{Task, sleep, spawn};
 use ringpost::io::net::Listener;
+use ringpost::io::tls::Conn;
 use ringpost::io::watch::Watch;
-use ringpost::proto::smtp::server::Settings;
+use ringpost::proto::smtp::server::{Offers, Settings, Spec};
 use ringpost::receive::buffer::Pool;
 
 use super::limits::Limits;
 use super::mood::Habits;
 use super::options::Options;
 use super::receipt::Maildir;
+use super::secure::Belief;
 use super::session::Session;
+use super::tls::Tls;
 use crate::ledger::Writer;
 
 /// How often the ledger is handed to the kernel, and the stop flag looked at.
@@ -64,6 +67,10 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     /// How long a client may be silent.
     pub patience: Duration,
+    /// The server's side of TLS.
+    pub tls: Arc<Option<Tls>>,
+    /// Whom it believes.
+    pub belief: Belief,
     /// How its sessions misbehave.
     pub habits: Rc<Habits>,
     connections: Cell<u64>,
@@ -80,11 +87,24 @@ impl Worker {
         index: u16,
         options: &Options,
         (seed, limits): (u64, Arc<Limits>),
+        (tls, belief): (Arc<Option<Tls>>, Belief),
         shared: Arc<Shared>,
     ) -> io::Result<Rc<Self>> {
         let size = options.message_size;
         // A client that makes errors on purpose is what some tests are about.
-        let settings = Settings::new(&options.hostname, size, u32::from(u16::MAX), u32::MAX);
+        let settings = Settings::new(Spec {
+            hostname: options.hostname.clone(),
+            message_size: size,
+            recipients_max: u32::from(u16::MAX),
+            errors_max: u32::MAX,
+            offers: Offers {
+                starttls: tls.is_some(),
+                auth: belief.mechanisms,
+                ..Offers::default()
+            },
+            idle_commands_max: u32::MAX,
+            ..Spec::default()
+        });
         let prints = !options.discard && options.ledger.is_none() && options.maildir.is_none();
         Ok(Rc::new(Worker {
             index,
@@ -96,6 +116,8 @@ impl Worker {
             watch: Watch::default(),
             pool: Rc::default(),
             patience: PATIENCE,
+            tls,
+            belief,
             habits: Rc::new(Habits::new(options, seed, limits)),
             connections: Cell::new(0),
             taken: Cell::new(0),
@@ -127,6 +149,7 @@ impl Worker {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     self.shared.connections.fetch_add(1, Ordering::Relaxed);
+                    let stream = Conn::plain(stream);
                     spawn(Session::new(Rc::clone(&self), stream, peer.ip()).run()).detach();
                 }
                 Err(_) => sleep(ACCEPT_AGAIN).await,

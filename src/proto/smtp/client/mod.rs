@@ -20,135 +20,23 @@
 //! reply is ever taken for the reply to another message.
 
 mod group;
+mod hello;
 mod offer;
 #[cfg(test)]
 mod pair;
+mod phase;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::collections::VecDeque;
 
 use crate::base::Reply;
-use crate::base::limits::client_timeout;
-use crate::proto::smtp::reply::{Malformed, ReplyReader};
+use crate::proto::smtp::reply::ReplyReader;
 
 use group::put;
-pub use group::{Recipient, Transaction};
-pub use offer::{Offer, Unsupported};
-
-/// What [`Client::step`] found.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// No further reply in the input: write what there is to write, read more.
-    NeedInput,
-    /// Greeting and EHLO are done: transactions may begin.
-    Ready,
-    /// A recipient was refused with [`Client::reply`].
-    Refused {
-        /// Its index among those given to [`Client::begin`].
-        recipient: usize,
-    },
-    /// The server awaits the body of the transaction begun first.
-    SendBody,
-    /// That transaction is over: [`Client::reply`] holds for each recipient
-    /// that was not refused by itself.
-    Finished,
-    /// Nothing more can be done on this connection.
-    Closed(End),
-}
-
-/// Why a connection is of no more use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The server greeted or answered EHLO and HELO with a refusal, which is
-    /// [`Client::reply`].
-    TurnedAway,
-    /// The server said 421; the words are [`Client::reply`].
-    Unavailable,
-    /// QUIT was answered.
-    Quit,
-    /// The server sent a reply that nothing had asked for.
-    Unasked,
-    /// The server answered a command with a code that makes no sense for it.
-    WrongCode,
-    /// The server sent something else than replies.
-    Malformed(Malformed),
-}
-
-impl End {
-    /// In words, as the subject is the server.
-    pub fn text(self) -> &'static str {
-        match self {
-            End::TurnedAway => "refused the session",
-            End::Unavailable => "closed the session",
-            End::Quit => "ended the session",
-            End::Unasked => "sent a reply that nothing had asked for",
-            End::WrongCode => "gave a reply code that its command does not have",
-            End::Malformed(what) => what.text(),
-        }
-    }
-}
-
-/// The reply that a connection waits for, or the step it stands at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// The greeting.
-    Greeting,
-    /// The reply to EHLO.
-    Ehlo,
-    /// The reply to HELO, EHLO having been refused.
-    Helo,
-    /// Nothing: a transaction may begin.
-    Idle,
-    /// The reply to RSET, sent ahead of MAIL.
-    Reset,
-    /// The reply to MAIL.
-    Mail,
-    /// The reply to a RCPT.
-    Recipient,
-    /// The reply to DATA.
-    Data,
-    /// The driver, which is sending the body.
-    Body,
-    /// The reply to the final dot.
-    Dot,
-    /// The reply to QUIT.
-    Quit,
-}
-
-impl Phase {
-    /// How long the server may take (RFC 5321, section 4.5.3.2).
-    pub fn timeout(self) -> Duration {
-        match self {
-            Phase::Greeting => client_timeout::GREETING,
-            Phase::Ehlo | Phase::Helo => client_timeout::EHLO,
-            Phase::Mail | Phase::Reset | Phase::Idle => client_timeout::MAIL,
-            Phase::Recipient => client_timeout::RCPT,
-            Phase::Data => client_timeout::DATA_INIT,
-            Phase::Body => client_timeout::DATA_BLOCK,
-            Phase::Dot => client_timeout::DATA_DONE,
-            Phase::Quit => client_timeout::QUIT,
-        }
-    }
-
-    /// In words: "waiting for ..." or the like.
-    pub fn text(self) -> &'static str {
-        match self {
-            Phase::Greeting => "waiting for the greeting",
-            Phase::Ehlo => "waiting for the reply to EHLO",
-            Phase::Helo => "waiting for the reply to HELO",
-            Phase::Idle => "idle",
-            Phase::Reset => "waiting for the reply to RSET",
-            Phase::Mail => "waiting for the reply to MAIL",
-            Phase::Recipient => "waiting for the reply to RCPT",
-            Phase::Data => "waiting for the reply to DATA",
-            Phase::Body => "sending the message",
-            Phase::Dot => "waiting for the reply to the end of the message",
-            Phase::Quit => "waiting for the reply to QUIT",
-        }
-    }
-}
+pub use group::{By, Recipient, Transaction};
+pub use offer::{Limits, Offer, Unsupported};
+pub use phase::{End, Event, Phase};
 
 /// How far the transaction is whose replies are being read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -157,6 +45,10 @@ struct Progress {
     answered: usize,
     accepted: usize,
     mail_accepted: bool,
+    /// Its body goes in chunks.
+    is_chunked: bool,
+    /// Its body has been sent, ahead of the replies to its recipients.
+    is_ahead: bool,
 }
 
 /// One connection's client.
@@ -173,8 +65,10 @@ pub struct Client {
     /// Replies read so far.
     replies: u64,
     current: Progress,
-    /// Recipients of the transaction whose group follows the current body.
-    next: Option<usize>,
+    /// The transaction whose group follows the current body.
+    next: Option<Progress>,
+    /// LMTP: recipients that were taken and not yet been spoken of, in order.
+    taken: VecDeque<usize>,
     /// The server holds a transaction that came to nothing: RSET goes first.
     must_reset: bool,
     /// Commands still to be sent one by one, and how many bytes of them are.
@@ -183,13 +77,29 @@ pub struct Client {
     /// The refusal of MAIL, kept while the replies behind it are read.
     mail_reply: Option<Reply>,
     finish: bool,
+    /// The body is asked for with the next event.
+    body_is_due: bool,
     end: Option<End>,
+    is_lmtp: bool,
+    is_secured: bool,
+    /// What the last 334 said, and how many came.
+    challenge: String,
+    challenges: u8,
 }
 
 impl Client {
     /// The client of a connection just made, which will announce itself as
     /// `helo` (a host name or an address literal).
     pub fn new(helo: &str) -> Self {
+        Client::of(helo, false)
+    }
+
+    /// The same, for a server that speaks LMTP (RFC 2033).
+    pub fn lmtp(helo: &str) -> Self {
+        Client::of(helo, true)
+    }
+
+    fn of(helo: &str, is_lmtp: bool) -> Self {
         Client {
             helo: helo.into(),
             phase: Phase::Greeting,
@@ -200,12 +110,18 @@ impl Client {
             replies: 0,
             current: Progress::default(),
             next: None,
+            taken: VecDeque::new(),
             must_reset: false,
             script: Vec::new(),
             script_sent: 0,
             mail_reply: None,
             finish: false,
+            body_is_due: false,
             end: None,
+            is_lmtp,
+            is_secured: false,
+            challenge: String::new(),
+            challenges: 0,
         }
     }
 
@@ -249,7 +165,9 @@ impl Client {
     pub fn may_begin(&self) -> bool {
         let ready = match self.phase {
             Phase::Idle => true,
-            Phase::Dot => self.offer.pipelining && self.next.is_none(),
+            // How many replies a body has in LMTP is the server's word: it is not
+            // trusted with telling them from those of the next message.
+            Phase::Dot => self.offer.pipelining && self.next.is_none() && !self.is_lmtp,
             _ => false,
         };
         ready && self.end.is_none() && !self.finish
@@ -291,15 +209,19 @@ impl Client {
             group.truncate(start);
             return Err(Unsupported::Address);
         }
-        group.extend_from_slice(b"DATA\r\n");
+        let is_chunked = transaction.chunked;
+        if !is_chunked {
+            group.extend_from_slice(b"DATA\r\n");
+        }
+        let begun = Progress { recipients: count, is_chunked, ..Progress::default() };
         if self.phase == Phase::Dot {
-            self.next = Some(count);
+            self.next = Some(begun);
         } else {
-            self.start(count);
+            self.start(begun);
             self.phase = if reset { Phase::Reset } else { Phase::Mail };
         }
         if self.offer.pipelining {
-            self.fresh += count + 2 + usize::from(reset);
+            self.fresh += 1 + count + usize::from(!is_chunked) + usize::from(reset);
         } else {
             self.send_next(out);
         }
@@ -310,11 +232,54 @@ impl Client {
     /// append.
     ///
     /// # Panics
-    /// Unless the last event was [`Event::SendBody`].
+    /// Unless the last event was [`Event::SendBody`], of a body not in chunks.
     pub fn body_sent(&mut self) {
-        assert!(self.phase == Phase::Body && self.end.is_none(), "a body was asked for");
+        assert!(self.awaits_body() && !self.current.is_chunked, "a body was asked for");
         self.phase = Phase::Dot;
+        self.fresh += self.last_replies();
+    }
+
+    /// Announces a chunk of `len` octets, which the driver sends behind it as they
+    /// are: BDAT (RFC 3030). Another [`Event::SendBody`] asks for the next unless it
+    /// is the last.
+    ///
+    /// # Panics
+    /// Unless the last event was [`Event::SendBody`], of a body in chunks.
+    pub fn chunk(&mut self, len: usize, is_last: bool, out: &mut Vec<u8>) {
+        assert!(self.awaits_body() && self.current.is_chunked, "a chunk was asked for");
+        announce(len, is_last, out);
+        if is_last {
+            self.phase = Phase::Dot;
+            self.fresh += self.last_replies();
+        } else {
+            self.await_next(Phase::Chunk);
+        }
+    }
+
+    /// Announces the whole body of `len` octets as one chunk behind the commands of
+    /// the transaction just begun, ahead of the replies to them; the driver sends it
+    /// behind that, and no [`Event::SendBody`] asks for it. One round trip is all
+    /// that the message takes, but a server that takes no recipient is sent it too.
+    ///
+    /// # Panics
+    /// Unless the last call was [`Client::begin`], for a body in chunks, of SMTP with a
+    /// server that offers PIPELINING.
+    pub fn chunk_ahead(&mut self, len: usize, out: &mut Vec<u8>) {
+        assert!(self.offer.pipelining && !self.is_lmtp, "the server counts on it");
+        let begun = self.next.as_mut().unwrap_or(&mut self.current);
+        assert!(begun.is_chunked && begun.answered == 0, "a transaction was begun");
+        begun.is_ahead = true;
+        announce(len, true, out);
         self.fresh += 1;
+    }
+
+    fn awaits_body(&self) -> bool {
+        self.phase == Phase::Body && self.end.is_none()
+    }
+
+    /// Replies that the end of a body gets.
+    fn last_replies(&self) -> usize {
+        if self.is_lmtp { self.taken.len() } else { 1 }
     }
 
     /// Says goodbye, if the connection is idle; else does nothing.
@@ -338,6 +303,9 @@ impl Client {
             if let Some(end) = self.end {
                 return (used, Event::Closed(end));
             }
+            if std::mem::take(&mut self.body_is_due) && used == input.len() {
+                return (used, Event::SendBody);
+            }
             let line = match self.reader.line(&input[used..]) {
                 Ok(Some(line)) => line,
                 Ok(None) => return (used, Event::NeedInput),
@@ -347,8 +315,10 @@ impl Client {
                 }
             };
             used += line.len;
-            if self.phase == Phase::Ehlo {
-                self.offer.learn(line.text);
+            match self.phase {
+                Phase::Ehlo => self.offer.learn(line.text),
+                Phase::Auth => self.challenge = String::from_utf8_lossy(line.text).into_owned(),
+                _ => {}
             }
             if !line.last {
                 continue;
@@ -359,14 +329,19 @@ impl Client {
             let event = self.replied(out);
             let early = self.asked == 0 && used < input.len();
             if early && self.phase != Phase::Body {
-                self.end = self.end.or(Some(End::Unasked));
+                let is_injected = self.phase == Phase::Handshake;
+                let end = if is_injected { End::Injected } else { End::Unasked };
+                self.end = self.end.or(Some(end));
             }
             match event {
+                Some(Event::Refused { .. } | Event::Verdict { .. }) => {}
                 // What came early is the server's word on the body it awaits,
                 // or reason enough not to begin anything.
-                Some(Event::Ready | Event::SendBody) if early => {}
-                Some(event) => return (used, event),
-                None => {}
+                Some(_) if early => continue,
+                _ => {}
+            }
+            if let Some(event) = event {
+                return (used, event);
             }
         }
     }
@@ -384,22 +359,6 @@ impl Client {
             return None;
         }
         match (self.phase, code / 100) {
-            (Phase::Greeting, 2) => {
-                put(out, &[b"EHLO ", self.helo.as_bytes(), b"\r\n"]);
-                self.await_next(Phase::Ehlo);
-            }
-            (Phase::Ehlo | Phase::Helo, 2) => {
-                self.phase = Phase::Idle;
-                return Some(Event::Ready);
-            }
-            (Phase::Ehlo, 5) => {
-                self.offer = Offer::default();
-                put(out, &[b"HELO ", self.helo.as_bytes(), b"\r\n"]);
-                self.await_next(Phase::Helo);
-            }
-            (Phase::Greeting | Phase::Ehlo | Phase::Helo, 4 | 5) => {
-                self.end = Some(End::TurnedAway);
-            }
             (Phase::Reset, 2) => {
                 self.phase = Phase::Mail;
                 self.send_next(out);
@@ -407,9 +366,17 @@ impl Client {
             (Phase::Mail, 2 | 4 | 5) => self.mail_replied(code, out),
             (Phase::Recipient, 2 | 4 | 5) => return self.recipient_replied(code, out),
             (Phase::Data, 3..=5) => return self.data_replied(code, out),
-            (Phase::Dot, 2 | 4 | 5) => self.finish_transaction(),
+            (Phase::Chunk, 2) => {
+                self.phase = Phase::Body;
+                return Some(Event::SendBody);
+            }
+            (Phase::Chunk, 4 | 5) => {
+                self.must_reset = true;
+                self.finish_transaction();
+            }
+            (Phase::Dot, 2 | 4 | 5) => return self.body_replied(),
             (Phase::Quit, _) => self.end = Some(End::Quit),
-            _ => self.end = Some(End::WrongCode),
+            _ => return self.greeted(code, out),
         }
         None
     }
@@ -433,10 +400,25 @@ impl Client {
         let accepted = code / 100 == 2;
         self.current.answered += 1;
         self.current.accepted += usize::from(accepted);
+        if accepted && self.is_lmtp {
+            self.taken.push_back(recipient);
+        }
         let last = self.current.answered == self.current.recipients;
-        if last && self.current.accepted == 0 && !self.offer.pipelining {
-            self.must_reset = true;
+        let is_chunked = self.current.is_chunked;
+        let nobody = self.current.accepted == 0 || !self.current.mail_accepted;
+        if last && self.current.is_ahead {
+            self.must_reset = nobody && self.current.mail_accepted;
+            self.phase = Phase::Dot;
+        } else if last && nobody && (is_chunked || !self.offer.pipelining) {
+            self.must_reset = self.current.mail_accepted;
             self.finish_transaction();
+        } else if last && is_chunked {
+            self.phase = Phase::Body;
+            // A refusal of this recipient is told first.
+            self.body_is_due = !accepted;
+            if accepted {
+                return Some(Event::SendBody);
+            }
         } else {
             self.phase = if last { Phase::Data } else { Phase::Recipient };
             self.send_next(out);
@@ -455,11 +437,25 @@ impl Client {
             self.phase = Phase::Body;
             return Some(Event::SendBody);
         }
+        if self.is_lmtp {
+            // Whether a message for nobody has a reply, servers do not agree on.
+            self.end = Some(End::WrongCode);
+            return None;
+        }
         // Nobody to deliver to, yet the server waits for a message: the
         // shortest one ends it (RFC 2920, section 3.1).
         out.extend_from_slice(b".\r\n");
         self.await_next(Phase::Dot);
         None
+    }
+
+    /// The reply to the end of a body, or in LMTP to it for one recipient.
+    fn body_replied(&mut self) -> Option<Event> {
+        let recipient = if self.is_lmtp { self.taken.pop_front() } else { None };
+        if self.taken.is_empty() {
+            self.finish_transaction();
+        }
+        recipient.map(|recipient| Event::Verdict { recipient })
     }
 
     /// A reply came for which no command is outstanding. Before the end of a
@@ -474,28 +470,33 @@ impl Client {
     /// 421 in reply to a command.
     fn unavailable(&mut self) {
         self.end = Some(match self.phase {
-            Phase::Greeting | Phase::Ehlo | Phase::Helo => End::TurnedAway,
+            Phase::Greeting | Phase::Ehlo | Phase::Helo | Phase::StartTls | Phase::Auth => {
+                End::TurnedAway
+            }
             Phase::Quit => End::Quit,
             _ => End::Unavailable,
         });
-        self.finish =
-            matches!(self.phase, Phase::Mail | Phase::Recipient | Phase::Data | Phase::Dot);
+        self.finish = matches!(
+            self.phase,
+            Phase::Mail | Phase::Recipient | Phase::Data | Phase::Chunk | Phase::Dot
+        );
     }
 
     /// The transaction under way is over; the one begun behind it takes over.
     fn finish_transaction(&mut self) {
         self.finish = true;
         match self.next.take() {
-            Some(recipients) => {
-                self.start(recipients);
+            Some(begun) => {
+                self.start(begun);
                 self.phase = Phase::Mail;
             }
             None => self.phase = Phase::Idle,
         }
     }
 
-    fn start(&mut self, recipients: usize) {
-        self.current = Progress { recipients, ..Progress::default() };
+    fn start(&mut self, begun: Progress) {
+        self.current = begun;
+        self.taken.clear();
         self.must_reset = false;
     }
 
@@ -515,4 +516,11 @@ impl Client {
             self.fresh += 1;
         }
     }
+}
+
+/// Writes the command that a chunk of `len` octets follows.
+fn announce(len: usize, is_last: bool, out: &mut Vec<u8>) {
+    put(out, &[b"BDAT "]);
+    group::put_number(out, len as u64);
+    put(out, &[if is_last { b" LAST\r\n" } else { b"\r\n" }]);
 }

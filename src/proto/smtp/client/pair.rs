@@ -10,7 +10,7 @@ use super::*;
 use crate::base::{Place, QueueId, ShardId};
 use crate::proto::scan::{Scan, Scanner};
 use crate::proto::smtp::server::{
-    BodyVerdict, Question, Server, Settings, Step, Verdict as Answer,
+    BodyVerdict, Question, Server, Settings, Spec, Step, Verdict as Answer,
 };
 
 /// One message: which recipients the server refuses, and what it says of the
@@ -72,11 +72,14 @@ impl ServerSide {
             let (server, read, step) = server.step(&input[used..], out);
             used += read;
             let answer = match step {
+                Step::StartTls => unreachable!("STARTTLS is not offered"),
                 Step::NeedInput | Step::Close => {
                     self.server = Some(server);
                     break;
                 }
                 Step::Flush => None,
+                Step::Chunk { .. } => panic!("the client sends none"),
+                Step::Authenticate => panic!("nothing is offered"),
                 Step::Body => {
                     self.scanner = Some(Scanner::new());
                     None
@@ -92,6 +95,8 @@ impl ServerSide {
                         self.plans[self.at].refused[self.recipient - 1]
                     }
                     Question::Data => false,
+                    Question::Xclient(_) | Question::Xforward(_) => true,
+                    Question::Verify(_) | Question::Turn { .. } => panic!("never asked"),
                 }),
             };
             let no = || Reply::new(550, crate::base::EnhancedCode(5, 1, 1), "no");
@@ -169,7 +174,7 @@ impl ClientSide {
                     self.finished += 1;
                     self.begin(out);
                 }
-                Event::Closed(end) => panic!("the connection ended: {end:?}"),
+                event => panic!("the connection went wrong: {event:?}"),
             }
         }
         input.drain(..used);
@@ -187,7 +192,13 @@ fn deliver(from: &mut Vec<u8>, to: &mut Vec<u8>, most: usize) {
 }
 
 fn converse(plans: &[Plan], pieces: &[usize]) {
-    let settings = Arc::new(Settings::new("server.test", 1 << 20, 100, 1000));
+    let settings = Arc::new(Settings::new(Spec {
+        hostname: "server.test".into(),
+        message_size: 1 << 20,
+        recipients_max: 100,
+        errors_max: 1000,
+        ..Spec::default()
+    }));
     let mut to_client = Vec::new();
     let mut server = ServerSide {
         server: Some(Server::new(settings, &mut to_client)),

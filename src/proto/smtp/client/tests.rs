@@ -1,7 +1,11 @@
 //! The client against scripted servers.
 
+mod chunks;
+mod secure;
+
 use super::*;
 use crate::base::dsn::{Notify, RecipientDsn, Ret};
+use crate::proto::smtp::reply::Malformed;
 
 const ONE: &[&str] = &["a@example.org"];
 const THREE: &[&str] = &["a@x.org", "b@x.org", "c@x.org"];
@@ -362,11 +366,15 @@ proptest::proptest! {
             proptest::sample::select(vec![
                 "220 hi\r\n", "250 ok\r\n", "250-a\r\n", "250 PIPELINING\r\n", "250-PIPELINING\r\n",
                 "354 go\r\n", "421 bye\r\n", "450 no\r\n", "550 5.1.1 no\r\n", "55", "2", "\r\n", "x",
+                "250 STARTTLS\r\n", "250-CHUNKING\r\n", "250 AUTH LOGIN\r\n", "334 more\r\n",
             ]),
             0..40,
         ),
+        is_lmtp in proptest::bool::ANY,
+        is_chunked in proptest::bool::ANY,
     ) {
         let mut pair = Pair::new();
+        pair.client.is_lmtp = is_lmtp;
         let (mut pending, mut begun, mut finished) = (String::new(), 0, 0);
         let mut refused = [false; 3];
         for piece in pieces {
@@ -380,16 +388,36 @@ proptest::proptest! {
                     Event::Refused { recipient } => {
                         assert!(!std::mem::replace(&mut refused[recipient], true));
                     }
+                    Event::Verdict { recipient } => {
+                        assert!(is_lmtp && !std::mem::replace(&mut refused[recipient], true));
+                    }
+                    Event::SendBody if pair.client.current.is_chunked => {
+                        pair.chunk("x", begun % 2 == 0);
+                    }
                     Event::SendBody => pair.client.body_sent(),
                     Event::Finished => {
                         finished += 1;
                         refused = [false; 3];
                         assert!(finished <= begun && pair.client.code() >= 200);
                     }
-                    Event::Ready => {}
+                    Event::Handshake => pair.client.secured(&mut pair.out),
+                    Event::Challenge => pair.client.respond("", &mut pair.out),
+                    Event::Ready if pair.client.offer().starttls && !pair.client.is_secured() => {
+                        pair.client.start_tls(&mut pair.out);
+                    }
+                    Event::Ready if pair.client.is_secured() => {
+                        pair.client.authenticate("AUTH LOGIN", &mut pair.out);
+                    }
+                    Event::Ready | Event::NoTls => {}
+                    Event::Authenticated | Event::NotAuthenticated => {
+                        assert!(pair.client.is_secured());
+                    }
                 }
                 if pair.client.may_begin() {
-                    pair.begin(THREE);
+                    let chunked = is_chunked && pair.client.offer().chunking;
+                    let transaction = Transaction { chunked, ..mail() };
+                    let three = THREE.iter().copied();
+                    pair.client.begin(&transaction, three, &mut pair.out).unwrap();
                     begun += 1;
                     assert!(begun <= finished + 2);
                 }

@@ -1,7 +1,6 @@
 //! Command lines out of the input: complete, partial, too long.
 
 use super::Session;
-use crate::base::limits::COMMAND_LINE_ALLOWED;
 
 /// Octets of one line that are skipped before the session is ended: somebody
 /// who sends that much without a line end does not speak SMTP.
@@ -14,17 +13,18 @@ pub(super) enum Line<'a> {
     /// A line, its CRLF taken off.
     Whole(&'a [u8]),
     /// A line that ends in LF without CR.
-    BareLf,
-    /// A line too long, found so just now.
-    TooLong,
+    BareLf(&'a [u8]),
+    /// What begins a line too long, found so just now.
+    TooLong(&'a [u8]),
     /// A line too long to be skipped.
     Endless,
 }
 
 impl Session {
-    /// The next line of `input`, and how many octets of it were used.
+    /// The next line of `input`, which has `longest` octets at most, and how many
+    /// octets of it were used.
     #[inline]
-    pub(super) fn next_line<'a>(&mut self, input: &'a [u8]) -> (Line<'a>, usize) {
+    pub(super) fn next_line<'a>(&mut self, input: &'a [u8], longest: usize) -> (Line<'a>, usize) {
         let mut used = 0;
         if self.skipped > 0 {
             match self.skip(input) {
@@ -33,20 +33,20 @@ impl Session {
             }
         }
         let rest = &input[used..];
-        let seen = &rest[..rest.len().min(COMMAND_LINE_ALLOWED)];
+        let seen = &rest[..rest.len().min(longest)];
         match memchr::memchr(b'\n', seen) {
             Some(at) => {
                 self.tally.commands += 1;
                 match seen[..at].strip_suffix(b"\r") {
                     Some(line) => (Line::Whole(line), used + at + 1),
-                    None => (Line::BareLf, used + at + 1),
+                    None => (Line::BareLf(&seen[..at]), used + at + 1),
                 }
             }
-            None if seen.len() < COMMAND_LINE_ALLOWED => (Line::Partial, used),
+            None if seen.len() < longest => (Line::Partial, used),
             None => {
                 self.tally.commands += 1;
-                self.skipped = COMMAND_LINE_ALLOWED as u32;
-                (Line::TooLong, used + COMMAND_LINE_ALLOWED)
+                self.skipped = longest as u32;
+                (Line::TooLong(seen), used + longest)
             }
         }
     }

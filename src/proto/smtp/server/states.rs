@@ -1,11 +1,19 @@
 //! The states of a session and what each command does in them (RFC 5321, 3.3,
 //! 4.1.4). A state is named for what it awaits and holds what it needs for that.
 
+use super::authentication::AuthAsked;
+use super::chunks::{Chunk, ChunkAsked, Chunked, Skip};
+use super::lmtp::Hello;
+use super::proxying::ClaimsAsked;
+use super::queries::QueryAsked;
+use super::settings::Standing;
 use super::transaction::Transaction;
-use super::{Question, Server, Session, replies};
-use crate::base::BodyType;
+use super::{Kind, Question, Server, Session, replies};
 use crate::base::dsn::{Dsn, RecipientDsn};
+use crate::base::{BodyType, Terms, xtext};
 use crate::proto::address::{Address, Path};
+use crate::proto::sasl::server::Exchange;
+use crate::proto::smtp::asks::Asks;
 use crate::proto::smtp::command::{Command, MailFrom, RcptTo};
 
 /// What a session waits for.
@@ -15,6 +23,12 @@ pub(super) enum State {
     AwaitHello,
     /// MAIL.
     AwaitMail,
+    /// The handshake of TLS.
+    AwaitHandshake,
+    /// The client's next line of an authentication.
+    AwaitResponse(Box<Exchange>),
+    /// What the users say, or that the end of an authentication may be said.
+    AuthAsked(AuthAsked),
     /// The verdict on MAIL.
     MailAsked(MailAsked),
     /// RCPT, or DATA.
@@ -23,8 +37,22 @@ pub(super) enum State {
     RecipientAsked(RecipientAsked),
     /// The verdict on DATA.
     DataAsked(DataAsked),
+    /// The verdict on XCLIENT or XFORWARD.
+    ClaimsAsked(ClaimsAsked),
     /// The end of the message.
     AwaitBody(Box<Transaction>),
+    /// The verdict on the first BDAT.
+    ChunkAsked(ChunkAsked),
+    /// A chunk.
+    AwaitChunk(Box<Chunk>),
+    /// The next BDAT.
+    Chunked(Box<Chunked>),
+    /// The end of a message in chunks that has failed: RSET, EHLO or BDAT LAST.
+    Failed,
+    /// The end of a chunk that is refused.
+    Skipping(Box<Skip>),
+    /// The verdict on VRFY or ETRN.
+    QueryAsked(Box<QueryAsked>),
     /// Nothing: the session is over.
     Closed,
 }
@@ -33,6 +61,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct MailAsked {
     transaction: Box<Transaction>,
+    /// What is said when it is taken.
+    yes: &'static str,
 }
 
 /// A recipient that is not part of the transaction yet.
@@ -51,7 +81,7 @@ pub(super) struct DataAsked {
 
 impl MailAsked {
     pub(super) fn accepted(self, out: &mut Vec<u8>) -> State {
-        out.extend_from_slice(replies::SENDER_OK.as_bytes());
+        out.extend_from_slice(self.yes.as_bytes());
         State::Open(self.transaction)
     }
 }
@@ -80,9 +110,12 @@ impl State {
     /// If there was none.
     pub(super) fn refused(self) -> State {
         match self {
-            State::MailAsked(_) => State::AwaitMail,
+            State::MailAsked(_) | State::AuthAsked(_) => State::AwaitMail,
             State::RecipientAsked(asked) => State::Open(asked.transaction),
             State::DataAsked(asked) => State::Open(asked.transaction),
+            State::ClaimsAsked(asked) => asked.refused(),
+            State::ChunkAsked(asked) => State::Open(asked.transaction),
+            State::QueryAsked(asked) => asked.then,
             _ => panic!("an answer to no question"),
         }
     }
@@ -92,8 +125,35 @@ impl State {
             State::Open(transaction) | State::AwaitBody(transaction) => Some(transaction),
             State::RecipientAsked(asked) => Some(&asked.transaction),
             State::DataAsked(asked) => Some(&asked.transaction),
-            State::AwaitHello | State::AwaitMail | State::MailAsked(_) | State::Closed => None,
+            State::ChunkAsked(asked) => Some(&asked.transaction),
+            State::AwaitChunk(chunk) => Some(&chunk.transaction),
+            State::Chunked(chunked) => Some(&chunked.transaction),
+            State::QueryAsked(asked) => asked.then.transaction(),
+            State::AwaitHello
+            | State::AwaitMail
+            | State::AwaitHandshake
+            | State::AwaitResponse(_)
+            | State::AuthAsked(_)
+            | State::MailAsked(_)
+            | State::ClaimsAsked(_)
+            | State::Failed
+            | State::Skipping(_)
+            | State::Closed => None,
         }
+    }
+
+    /// True while a question is not answered.
+    pub(super) fn is_question(&self) -> bool {
+        use State::{ChunkAsked, ClaimsAsked, DataAsked, MailAsked, QueryAsked, RecipientAsked};
+        matches!(
+            self,
+            MailAsked(_)
+                | RecipientAsked(_)
+                | DataAsked(_)
+                | ChunkAsked(_)
+                | QueryAsked(_)
+                | ClaimsAsked(_)
+        )
     }
 
     /// After RSET, and after EHLO once more: without a transaction.
@@ -106,26 +166,38 @@ impl State {
 }
 
 /// What a command led to.
-type Next<'a> = (Server, Option<Question<'a>>);
+pub(super) type Next<'a> = (Server, Option<Question<'a>>);
 
 impl Server {
     /// Does what one line says.
     #[inline]
     pub(super) fn line<'a>(self, line: &'a [u8], out: &mut Vec<u8>) -> Next<'a> {
         match Command::parse(line) {
+            Ok(command) if self.waits_for_tls(&command) => {
+                (self.error(replies::TLS_FIRST, out), None)
+            }
+            Ok(Command::StartTls) => (self.start_tls(out), None),
+            Ok(command) if self.session.must_authenticate() && does_more(&command) => {
+                (self.error(replies::AUTH_REQUIRED, out), None)
+            }
             Ok(Command::Mail(mail)) => self.mail(mail, out),
             Ok(Command::Rcpt(to)) => self.recipient(to, out),
             Ok(Command::Data) => self.data(out),
-            Ok(Command::Ehlo(name)) => (self.hello(name, true, out), None),
-            Ok(Command::Helo(name)) => (self.hello(name, false, out), None),
+            Ok(Command::Ehlo(name)) => (self.greeted(name, Hello::Ehlo, out), None),
+            Ok(Command::Helo(name)) => (self.greeted(name, Hello::Helo, out), None),
+            Ok(Command::Lhlo(name)) => (self.greeted(name, Hello::Lhlo, out), None),
+            Ok(Command::Claims(attributes)) => self.claims(attributes, out),
             Ok(Command::Rset) => {
                 let Server { session, state } = self.say(replies::OK, out);
                 (Server { session, state: state.reset() }, None)
             }
             Ok(Command::Noop) => (self.say(replies::OK, out), None),
-            Ok(Command::Help) => (self.say(replies::HELP, out), None),
-            Ok(Command::Vrfy) => (self.say(replies::VERIFY, out), None),
-            Ok(Command::Expn) => (self.error(replies::EXPAND, out), None),
+            Ok(Command::Auth(command)) => (self.authenticate(command, out), None),
+            Ok(Command::Bdat { octets, last }) => self.bdat(octets, last, out),
+            Ok(Command::Help(topic)) => (self.help(topic, out), None),
+            Ok(Command::Vrfy(asked)) => self.verify(asked, out),
+            Ok(Command::Expn(asked)) => self.expand(asked, out),
+            Ok(Command::Etrn(turn)) => self.turn(turn, out),
             Ok(Command::Quit) => (self.close(replies::BYE, out), None),
             Err(bad) => match Session::reply_to(bad) {
                 Ok(text) => (self.error(&text, out), None),
@@ -134,14 +206,18 @@ impl Server {
         }
     }
 
-    fn say(self, text: &str, out: &mut Vec<u8>) -> Server {
+    pub(super) fn say(self, text: &str, out: &mut Vec<u8>) -> Server {
         out.extend_from_slice(text.as_bytes());
         self
     }
 
     /// EHLO and HELO also end a transaction (4.1.4).
-    fn hello(mut self, name: &str, extended: bool, out: &mut Vec<u8>) -> Server {
-        out.extend_from_slice(self.session.settings.hello(extended));
+    pub(super) fn hello(mut self, name: &str, extended: bool, out: &mut Vec<u8>) -> Server {
+        if extended {
+            self.session.settings.write_ehlo(&self.session.standing(), out);
+        } else {
+            self.session.settings.write_helo(out);
+        }
         self.session.helo = name.into();
         self.session.extended = extended;
         self.state = State::AwaitMail;
@@ -151,7 +227,7 @@ impl Server {
     fn mail<'a>(mut self, mail: MailFrom<'a>, out: &mut Vec<u8>) -> Next<'a> {
         let refusal = match self.state {
             State::AwaitMail => self.session.refusal_of(&mail),
-            State::AwaitHello => Some(replies::HELLO_FIRST),
+            State::AwaitHello => Some(self.session.hello_first()),
             _ => Some(replies::MAIL_TWICE),
         };
         if let Some(text) = refusal {
@@ -162,6 +238,7 @@ impl Server {
             Path::Mailbox(address) => Some(address),
         };
         let body = mail.body.unwrap_or(BodyType::SevenBit);
+        let (asks, yes) = self.session.granted(mail.asks);
         let transaction = Box::new(Transaction {
             sender: sender.map_or_else(String::new, |address| address.text().into()),
             recipients: Vec::new(),
@@ -169,16 +246,24 @@ impl Server {
             body,
             smtputf8: mail.smtputf8,
             dsn: asked_of(&mail),
+            asks,
+            terms: self.session.terms_of(&mail),
         });
-        self.state = State::MailAsked(MailAsked { transaction });
-        let question = Question::Mail { sender, size: mail.size, body, smtputf8: mail.smtputf8 };
+        self.state = State::MailAsked(MailAsked { transaction, yes });
+        let (size, smtputf8) = (mail.size, mail.smtputf8);
+        let question = Question::Mail { sender, size, body, smtputf8, asks };
         (self, Some(question))
     }
 
     fn recipient<'a>(mut self, to: RcptTo<'a>, out: &mut Vec<u8>) -> Next<'a> {
         let transaction = match self.state {
             State::Open(transaction) => transaction,
-            State::AwaitHello => return (self.error(replies::HELLO_FIRST, out), None),
+            State::AwaitHello => {
+                let text = self.session.hello_first();
+                return (self.error(text, out), None);
+            }
+            State::Chunked(_) => return (self.error(replies::IN_CHUNKS, out), None),
+            State::Failed => return (self.error(replies::CHUNKS_FAILED, out), None),
             _ => return (self.error(replies::MAIL_FIRST, out), None),
         };
         let Path::Mailbox(address) = to.path else { unreachable!("the parser refuses it") };
@@ -202,23 +287,63 @@ impl Server {
             State::Open(transaction) if transaction.recipients.is_empty() => {
                 // No error of the client when it pipelines: it could not know.
                 self.state = State::Open(transaction);
-                (self.say(replies::NO_RECIPIENTS, out), None)
+                let text = self.session.no_recipients();
+                (self.say(text, out), None)
             }
+            State::Open(transaction) if transaction.asks.binary => {
+                self.state = State::Open(transaction);
+                (self.error(replies::BINARY_BY_DATA, out), None)
+            }
+            State::Chunked(_) => {
+                self.state = State::Failed;
+                (self.error(replies::IN_CHUNKS, out), None)
+            }
+            State::Failed => (self.error(replies::CHUNKS_FAILED, out), None),
             State::Open(transaction) => {
                 self.state = State::DataAsked(DataAsked { transaction });
                 (self, Some(Question::Data))
             }
-            State::AwaitHello => (self.error(replies::HELLO_FIRST, out), None),
+            State::AwaitHello => {
+                let text = self.session.hello_first();
+                (self.error(text, out), None)
+            }
             _ => (self.error(replies::MAIL_FIRST, out), None),
         }
     }
 }
 
 impl Session {
+    /// Whether nothing but authentication is served now (RFC 6409, 4.3).
+    fn must_authenticate(&self) -> bool {
+        self.settings.kind() == Kind::Submission && !self.authenticated
+    }
+
+    /// What MAIL asks beside reports, if anything. Who submitted a message is
+    /// believed of a client that has authenticated; from others, nobody did (RFC
+    /// 4954, section 5).
+    fn terms_of(&self, mail: &MailFrom<'_>) -> Option<Box<Terms>> {
+        let auth = mail.auth.map(|auth| match xtext::decode(auth) {
+            auth if auth == "<>" || !self.authenticated => String::new(),
+            auth => auth,
+        })?;
+        Some(Box::new(Terms { auth: Some(auth), ..Terms::default() }))
+    }
+
     /// Why MAIL cannot be taken, if so.
     fn refusal_of(&self, mail: &MailFrom<'_>) -> Option<&'static str> {
         if !self.extended && mail.has_parameters() {
             return Some(replies::NO_PARAMETERS);
+        }
+        let offers = self.settings.offers();
+        let is_offered = (offers.eight_bit || mail.body.is_none())
+            && (offers.smtputf8 || !mail.smtputf8)
+            && (offers.dsn || mail.ret.is_none() && mail.envid.is_none())
+            && (!self.mechanisms.is_empty() || mail.auth.is_none());
+        if !is_offered {
+            return Some(replies::NOT_OFFERED);
+        }
+        if let Some(refusal) = self.refusal_of_asks(&mail.asks) {
+            return Some(refusal);
         }
         if mail.size.is_some_and(|size| size > self.settings.message_size()) {
             return Some(replies::TOO_LARGE);
@@ -231,10 +356,64 @@ impl Session {
         }
     }
 
+    /// Why what else MAIL asks cannot be granted, if so.
+    fn refusal_of_asks(&self, asks: &Asks) -> Option<&'static str> {
+        if asks.is_empty() {
+            return None;
+        }
+        let offers = self.settings.offers();
+        let is_offered = (offers.binarymime && offers.chunking || !asks.binary)
+            && (offers.deliver_by || asks.by.is_none())
+            && (offers.future_release.is_some() || asks.hold.is_none())
+            && (offers.mt_priority || asks.priority.is_none())
+            && (offers.requiretls || !asks.require_tls);
+        if !is_offered {
+            Some(replies::NOT_OFFERED)
+        } else if asks.require_tls && !self.secured {
+            Some(replies::NEEDS_TLS)
+        } else if asks.hold.is_some() && !self.is_trusted() {
+            Some(replies::NO_HOLD)
+        } else {
+            None
+        }
+    }
+
+    /// What is granted of what MAIL asks, and the words for it: a client that may not
+    /// relay is not let past others (RFC 6710, 3.2).
+    fn granted(&self, mut asks: Asks) -> (Asks, &'static str) {
+        if asks.priority.is_some_and(|priority| priority > 0) && !self.is_trusted() {
+            asks.priority = Some(0);
+            return (asks, replies::SENDER_LOWERED);
+        }
+        (asks, replies::SENDER_OK)
+    }
+
+    /// True if the client may relay.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted || self.authenticated
+    }
+
+    /// What the reply to EHLO depends on beside the listener.
+    fn standing(&self) -> Standing {
+        Standing {
+            secured: self.secured,
+            trusted: self.is_trusted(),
+            begun: self.begun,
+            mechanisms: self.mechanisms,
+            starttls: self.offers_tls(),
+            xclient: self.xclient,
+            xforward: self.xforward,
+        }
+    }
+
     /// Why RCPT cannot be taken, if so.
     fn refusal_of_recipient(&self, to: &RcptTo<'_>, smtputf8: bool) -> Option<&'static str> {
-        if !self.extended && (to.notify.is_some() || to.orcpt.is_some()) {
+        let has_parameters = to.notify.is_some() || to.orcpt.is_some();
+        if has_parameters && !self.extended {
             return Some(replies::NO_PARAMETERS);
+        }
+        if has_parameters && !self.settings.offers().dsn {
+            return Some(replies::NOT_OFFERED);
         }
         match to.path {
             Path::Mailbox(address) if address.needs_smtputf8() && !smtputf8 => {
@@ -255,6 +434,18 @@ impl Session {
             None => format!("{}@{}", address.text(), self.settings.hostname()).into(),
         }
     }
+}
+
+/// Whether a command does more than to greet, authenticate and leave (RFC 4954,
+/// section 6, of 530). A trusted peer may say who has authenticated. BDAT does
+/// not: without a transaction it is refused too, and what it announced must be
+/// passed over.
+fn does_more(command: &Command<'_>) -> bool {
+    use Command::{Auth, Bdat, Claims, Ehlo, Helo, Help, Noop, Quit, Rset};
+    !matches!(
+        command,
+        Auth(_) | Bdat { .. } | Claims(_) | Ehlo(_) | Helo(_) | Help(_) | Noop | Quit | Rset
+    )
 }
 
 /// What MAIL asks about reports, if anything.

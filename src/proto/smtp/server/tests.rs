@@ -1,12 +1,18 @@
 //! The engine by itself; whole dialogs are in `tests/dialogs`.
 
 use super::*;
-use crate::base::{EnhancedCode, Place, ShardId};
+use crate::base::{EnhancedCode, Mechanism, Place, ShardId};
 
 const ID: QueueId = QueueId { log: ShardId(0), place: Place { segment: 1, offset: 4096 } };
 
 fn settings() -> Arc<Settings> {
-    Arc::new(Settings::new("mx.example", 1000, 3, 4))
+    Arc::new(Settings::new(Spec {
+        hostname: "mx.example".into(),
+        message_size: 1000,
+        recipients_max: 3,
+        errors_max: 4,
+        ..Spec::default()
+    }))
 }
 
 /// Runs `input` to its end, saying yes to everything, bodies being `.CRLF`.
@@ -19,8 +25,15 @@ fn run(mut server: Server, mut input: &[u8]) -> (Server, String, bool) {
         match step {
             Step::NeedInput => break false,
             Step::Close => break true,
+            // As the driver does it: what is unread is dropped.
+            Step::StartTls => {
+                input = &[];
+                server = server.secured();
+            }
+            Step::Chunk { .. } => panic!("no BDAT here"),
             Step::Flush => said.append(&mut out),
             Step::Ask(_) => server = server.answer(Verdict::Accept, &mut out),
+            Step::Authenticate => panic!("nothing is offered"),
             Step::Body => {
                 input = input.strip_prefix(b".\r\n").expect("an empty message");
                 server = server.body_done(BodyVerdict::Queued(ID), &mut out);
@@ -36,6 +49,42 @@ fn greeted() -> Server {
     let server = Server::new(settings(), &mut out);
     assert_eq!(out, b"220 mx.example ESMTP ringpost\r\n");
     run(server, b"EHLO client.example\r\n").0
+}
+
+#[test]
+fn what_is_not_offered_is_refused() {
+    let offers = Offers {
+        pipelining: false,
+        eight_bit: false,
+        smtputf8: false,
+        dsn: false,
+        chunking: false,
+        binarymime: false,
+        deliver_by: false,
+        future_release: None,
+        mt_priority: false,
+        requiretls: false,
+        limits: false,
+        etrn: false,
+        ..Offers::default()
+    };
+    let spec = Spec { hostname: "mx.example".into(), offers, ..Spec::default() };
+    let server = Server::new(Arc::new(Settings::new(spec)), &mut Vec::new());
+    let (server, said, _) = run(server, b"EHLO client.example\r\n");
+    assert_eq!(
+        said,
+        "250-mx.example\r\n250-SIZE 52428800\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n"
+    );
+    let mut server = server;
+    for parameter in ["BODY=8BITMIME", "SMTPUTF8", "RET=HDRS", "ENVID=x"] {
+        let said;
+        let line = format!("MAIL FROM:<s@a.example> {parameter}\r\n");
+        (server, said, _) = run(server, line.as_bytes());
+        assert!(said.starts_with("555 5.5.4 "), "{parameter}: {said}");
+    }
+    let input = b"MAIL FROM:<s@a.example> SIZE=9\r\nRCPT TO:<r@b.example> NOTIFY=NEVER\r\n";
+    let (_, said, _) = run(server, input);
+    assert!(said.starts_with("250 ") && said.contains("\r\n555 5.5.4 "), "{said}");
 }
 
 #[test]
@@ -215,8 +264,28 @@ fn every_fixed_reply_is_well_formed() {
         SEND_BODY,
         VERIFY,
         EXPAND,
-        HELP,
+        VERIFIED,
+        NO_SUCH_NAME,
+        NO_LIST,
+        TURNED,
+        NO_ETRN,
+        NO_TURN,
+        NO_NAMED_QUEUE,
+        SENDER_LOWERED,
+        NEEDS_TLS,
+        NO_HOLD,
+        NO_CHUNKING,
+        IN_CHUNKS,
+        CHUNKS_FAILED,
+        BINARY_BY_DATA,
+        BAD_CHUNK,
+        CHUNK_TOO_LARGE,
         HELLO_FIRST,
+        LHLO_FIRST,
+        LMTP_ONLY,
+        NO_LMTP,
+        NO_LMTP_RECIPIENTS,
+        IN_TRANSACTION,
         MAIL_FIRST,
         MAIL_TWICE,
         NO_RECIPIENTS,
@@ -237,6 +306,31 @@ fn every_fixed_reply_is_well_formed() {
         for line in text.split_terminator("\r\n") {
             assert!(line.len() < 510 && line.bytes().all(|byte| (32..127).contains(&byte)));
             assert!(line.starts_with("354") || line[..1] == line[4..5], "{line}: class differs");
+        }
+    }
+}
+
+#[test]
+fn who_submitted_is_believed_of_users_alone() {
+    let auth = Mechanisms::NONE.with(Mechanism::External);
+    let spec = Spec { offers: Offers { auth, ..Offers::default() }, ..Spec::default() };
+    let mut server = Server::new(Arc::new(Settings::new(spec)), &mut Vec::new());
+    server.offer_mechanisms(auth);
+    let (mut server, _, _) = run(server, b"EHLO client.example\r\n");
+    let line = b"MAIL FROM:<s@a.example> AUTH=u+2Bx@a.example\r\n";
+    let mut out = Vec::new();
+    for expected in ["", "u+x@a.example"] {
+        (server, _, _) = run(server, line);
+        let terms = server.transaction().and_then(|mail| mail.terms.clone()).unwrap();
+        assert_eq!(terms.auth.as_deref(), Some(expected));
+        (server, _, _) = run(server, b"RSET\r\n");
+        if !server.is_authenticated() {
+            let step;
+            (server, _, step) = server.step(b"AUTH EXTERNAL =\r\n", &mut out);
+            assert_eq!(step, Step::Authenticate);
+            server = server.identified(Identified::Checked(Some("u".into())), &mut out);
+            server = server.answer(Verdict::Accept, &mut out);
+            assert!(out.ends_with(b"235 2.7.0 Authenticated\r\n"));
         }
     }
 }

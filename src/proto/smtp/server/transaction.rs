@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use crate::base::dsn::{Dsn, RecipientDsn};
-use crate::base::{BodyType, Envelope, UnixMillis};
+use crate::base::{BodyType, Envelope, Terms, UnixMillis};
+use crate::proto::smtp::asks::Asks;
 
 /// What MAIL and RCPT said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub struct Transaction {
     pub smtputf8: bool,
     /// RET, ENVID, NOTIFY and ORCPT, if any was given.
     pub dsn: Option<Box<Dsn>>,
+    /// What else was asked, as far as it is granted.
+    pub asks: Asks,
+    /// Who sends it, if that is known.
+    pub terms: Option<Box<Terms>>,
 }
 
 impl Transaction {
@@ -34,6 +39,7 @@ impl Transaction {
             client,
             helo,
             dsn: self.dsn,
+            terms: self.asks.terms(arrival, self.terms),
         }
     }
 
@@ -103,6 +109,8 @@ mod tests {
             body: BodyType::EightBitMime,
             smtputf8: true,
             dsn: Some(Box::new(Dsn { envid: Some("e".into()), ..Dsn::default() })),
+            asks: Asks { priority: Some(3), ..Asks::default() },
+            terms: Some(Box::new(Terms { user: Some("u".into()), ..Terms::default() })),
         };
         let envelope = transaction.into_envelope(UnixMillis(7), "192.0.2.1".into(), "h".into());
         let expected = Envelope {
@@ -114,6 +122,11 @@ mod tests {
             client: "192.0.2.1".into(),
             helo: "h".into(),
             dsn: Some(Box::new(Dsn { envid: Some("e".into()), ..Dsn::default() })),
+            terms: Some(Box::new(Terms {
+                priority: 3,
+                user: Some("u".into()),
+                ..Terms::default()
+            })),
         };
         assert_eq!(envelope, expected);
     }

@@ -50,11 +50,11 @@ pub fn page(report: &Report) -> String {
 fn heading(page: &mut String, report: &Report) {
     let load = &report.load;
     let ended = date::rfc5322(UnixMillis(report.ended_unix_s * 1000));
-    let pipelining = if load.pipelining { " · pipelining" } else { "" };
+    let ways = load.ways().replace(", ", " · ");
     let interrupted = if report.interrupted { " · interrupted" } else { "" };
     let _ = write!(
         page,
-        "<h1>{}</h1>\n<p class=\"lead\">{} · {} connections · {} · {} recipient(s){pipelining}\
+        "<h1>{}</h1>\n<p class=\"lead\">{} · {} connections · {} · {} recipient(s){ways}\
          {interrupted} · {}</p>\n",
         escape(&report.target),
         escape(&load.pace()),
@@ -77,8 +77,12 @@ fn tiles(page: &mut String, report: &Report) {
         (grouped(accepted as f64), "messages accepted", ""),
         (grouped(failed as f64), "refused or unanswered", if failed > 0 { "s4" } else { "" }),
     ];
+    let handshakes = report
+        .tls
+        .as_ref()
+        .map(|tls| (grouped(tls.handshakes_per_s), "TLS handshakes a second", "s6"));
     page.push_str("<div class=\"tiles\">\n");
-    for (figure, what, class) in tiles {
+    for (figure, what, class) in tiles.into_iter().chain(handshakes) {
         let colour = if class.is_empty() { "var(--ink)" } else { "var(--colour)" };
         let _ = writeln!(
             page,
@@ -246,13 +250,8 @@ fn latencies(page: &mut String, report: &Report) {
         "<div class=\"wide\"><table><tr><th class=\"text\"></th><th>count</th><th>p50</th><th>p90</th>\
          <th>p99</th><th>p99.9</th><th>max</th></tr>\n",
     );
-    let latency = &report.latency;
-    for (name, p) in [
-        ("connect", latency.connect),
-        ("first reply", latency.first_reply),
-        ("accept", latency.accept),
-    ] {
-        let Percentiles { count, p50_ms, p90_ms, p99_ms, p999_ms, max_ms } = p;
+    for (name, histogram) in report.histograms() {
+        let Percentiles { count, p50_ms, p90_ms, p99_ms, p999_ms, max_ms } = histogram.into();
         let _ =
             write!(page, "<tr><td class=\"text\">{name}</td><td>{}</td>", grouped(count as f64));
         for ms in [p50_ms, p90_ms, p99_ms, p999_ms, max_ms] {

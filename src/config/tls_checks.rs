@@ -1,0 +1,126 @@
+//! Checks of `[tls]` against itself and against the listeners. Whether the files are
+//! what they should be is looked at when they are read (`admin::tls`).
+
+use super::error::ConfigError;
+use super::pattern::DomainPattern;
+use super::tls::{Certificates, ClientCertificates};
+use super::tree::{At, Tree};
+use super::types::{Config, ListenerKind, ListenerTls};
+
+/// Everything that does not fit together.
+pub(super) fn check(config: &Config, tree: &Tree) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    let mut note = |at: Option<At>, key: &str, problem: &str, remedy: &str| {
+        errors.push(tree.error(at, key, problem.into(), remedy.into()));
+    };
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let at = || {
+            let steps = ["listener", &index.to_string(), "tls"];
+            tree.locate(&steps).or_else(|| tree.locate(&steps[..2]))
+        };
+        if listener.tls != ListenerTls::Off && config.tls.certificates == Certificates::None {
+            let problem = "TLS is used, but the server has no certificate";
+            note(at(), "listener.tls", problem, "set tls.certificate and tls.key");
+        }
+        let is_implicit = listener.tls == ListenerTls::Implicit;
+        if listener.kind == ListenerKind::Submissions && !is_implicit {
+            let problem = "\"submissions\" is TLS from the first octet on";
+            let remedy = "leave `tls` out, or set kind to \"submission\"";
+            note(at(), "listener.tls", problem, remedy);
+        }
+    }
+    if let Certificates::Files(files) = &config.tls.certificates
+        && files.iter().any(|files| files.key.as_os_str().is_empty())
+    {
+        let at = tree.locate(&["tls", "certificate"]);
+        note(at, "tls.key", "is missing", "name the file with the key of tls.certificate");
+    }
+    errors.extend(names_are_unique(config, tree));
+    errors.extend(clients_are_asked(config, tree));
+    errors
+}
+
+fn names_are_unique(config: &Config, tree: &Tree) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    let mut seen: Vec<&DomainPattern> = Vec::new();
+    for (index, files) in config.tls.certificates.files().iter().enumerate() {
+        for (item, name) in files.names.iter().enumerate() {
+            let problem = if seen.contains(&name) {
+                format!("{name} has a certificate already")
+            } else if *name == DomainPattern::Any {
+                "\"*\" is no name of a host; the first certificate is for all other names".into()
+            } else {
+                seen.push(name);
+                continue;
+            };
+            let steps = [&index.to_string(), "names", &item.to_string()];
+            let at = tree.locate(&["tls", "certificate", steps[0], steps[1], steps[2]]);
+            let remedy = "name each host once".into();
+            errors.push(tree.error(at, "tls.certificate.names", problem, remedy));
+        }
+    }
+    errors
+}
+
+fn clients_are_asked(config: &Config, tree: &Tree) -> Option<ConfigError> {
+    let at = |key| tree.locate(&["tls", key]);
+    let (place, key, problem, remedy) =
+        match (config.tls.client_certificates, &config.tls.client_ca) {
+            (ClientCertificates::Require, None) => (
+                at("client_certificates"),
+                "tls.client_certificates",
+                "certificates are required, but of no authority",
+                "set tls.client_ca",
+            ),
+            (ClientCertificates::Off, Some(_)) => (
+                at("client_ca"),
+                "tls.client_ca",
+                "never used: clients are not asked for certificates",
+                "set tls.client_certificates to \"request\" or \"require\"",
+            ),
+            _ => return None,
+        };
+    Some(tree.error(place, key, problem.into(), remedy.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    /// What is wrong with a listener that has `listener` and a server that has `tls`.
+    fn fault(listener: &str, tls: &str) -> String {
+        let text = format!(
+            "hostname = \"x.test\"\n[[listener]]\naddress = \"127.0.0.1:25\"\n{listener}\n[tls]\n{tls}\n"
+        );
+        Config::from_text("t.toml", &text, &[]).err().map_or_else(String::new, |e| e.to_string())
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_named() {
+        let files = "certificate = \"a\"\nkey = \"b\"";
+        assert_eq!(fault("tls = \"optional\"", files), "");
+        assert_eq!(fault("", ""), "");
+        let ask = "client_certificates = \"require\"";
+        let two = "[[tls.certificate]]\ncertificate = \"a\"\nkey = \"b\"\nnames = [\"x.test\"]\n";
+        let any = two.replace("x.test", "*");
+        for (listener, tls, wanted) in [
+            ("tls = \"required\"", "", "t.toml:4:7: listener.tls: TLS is used, but"),
+            ("kind = \"submissions\"", "", "listener.tls: TLS is used, but"),
+            (
+                "kind = \"submissions\"\ntls = \"optional\"",
+                files,
+                "t.toml:5:7: listener.tls: \"submi",
+            ),
+            ("", "certificate = \"a\"", "t.toml:6:15: tls.key: is missing"),
+            ("", "key = \"b\"", "tls.key: is a key without its certificate"),
+            ("", "certificate = \"self-signed\"\nkey = \"b\"", "tls.key: is a key without"),
+            ("", ask, "t.toml:6:23: tls.client_certificates: certificates are required, but"),
+            ("", "client_ca = \"c\"", "t.toml:6:13: tls.client_ca: never used"),
+            ("", &two.repeat(2), "tls.certificate.names: x.test has a certificate already"),
+            ("", &any, "tls.certificate.names: \"*\" is no name of a host"),
+        ] {
+            let said = fault(listener, tls);
+            assert!(said.contains(wanted), "{listener} {tls}: {said}");
+        }
+    }
+}

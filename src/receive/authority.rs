@@ -1,0 +1,127 @@
+//! Who answers for users, for all shards: the source of users, the threads that
+//! ask it and hash, and the memory of who failed of late.
+//!
+//! Shared between cores and behind locks, unlike what is on the way of a message:
+//! an authentication is rare, and costs a thousand times what a lock does.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crate::base::scram::ScramKeys;
+use crate::base::users::{Certificate, User};
+use crate::io::workers::Workers;
+use crate::policy::directory::{self, Unavailable, Users};
+use crate::policy::lockout::{Attempt, Lockout, Rules};
+
+/// Threads that hash: a log-in takes one about 20 ms, so some 50 a second each.
+const THREADS: usize = 2;
+/// Log-ins that may wait for them: about a second.
+const WAITING: usize = 100;
+
+/// What the users are asked, apart from the session that asks.
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    /// Name and password, if somebody could have them.
+    Password(Option<(String, String)>),
+    /// A name, if somebody could have it.
+    Keys(Option<String>),
+    /// What the client's certificate is known by, and who it is to be.
+    Certificate(Vec<Certificate>, Option<Option<String>>),
+}
+
+/// What they say.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    /// Who it is, if anybody.
+    Checked(Option<Arc<User>>),
+    /// The keys, and who has them, if anybody.
+    Keys(ScramKeys, Option<Arc<User>>),
+}
+
+/// Why they say nothing now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Too many log-ins wait.
+    Busy,
+    /// The source of users, in its words.
+    Unavailable(String),
+}
+
+/// The authority on users of a server.
+#[derive(Default)]
+pub struct Authority {
+    users: RwLock<Option<Arc<dyn Users>>>,
+    workers: OnceLock<Workers>,
+    lockout: Mutex<Lockout>,
+}
+
+impl Authority {
+    /// Has `users` answer from now on.
+    ///
+    /// # Errors
+    /// The threads that ask them could not be started.
+    pub fn set_users(&self, users: Arc<dyn Users>) -> std::io::Result<()> {
+        if self.workers.get().is_none() {
+            // Two at once would start threads that end at once.
+            let _ = self.workers.set(Workers::start("users", THREADS, WAITING)?);
+        }
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = Some(users);
+        Ok(())
+    }
+
+    /// The source of users, if there is one.
+    pub fn users(&self) -> Option<Arc<dyn Users>> {
+        self.users.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks the users.
+    pub(super) async fn ask(&self, asked: Asked) -> Result<Told, Silence> {
+        let (Some(users), Some(workers)) = (self.users(), self.workers.get()) else {
+            return Err(Silence::Unavailable("there is no source of users".into()));
+        };
+        let told = workers.run(move || answer(&*users, &asked)).map_err(|_| Silence::Busy)?;
+        told.await.map_err(|Unavailable(why)| Silence::Unavailable(why))
+    }
+
+    fn lockout(&self) -> std::sync::MutexGuard<'_, Lockout> {
+        self.lockout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an attempt is looked at. See [`Lockout::begin`].
+    pub(super) fn begin(&self, rules: &Rules, now: Instant, attempt: Attempt<'_>) -> bool {
+        self.lockout().begin(rules, now, attempt)
+    }
+
+    /// An attempt failed; how long to wait before that is said.
+    pub(super) fn failed(&self, rules: &Rules, now: Instant, attempt: Attempt<'_>) -> Duration {
+        self.lockout().failed(rules, now, attempt)
+    }
+
+    /// An attempt succeeded.
+    pub(super) fn succeeded(&self, now: Instant, attempt: Attempt<'_>) {
+        self.lockout().succeeded(now, attempt);
+    }
+
+    /// An attempt came to no end.
+    pub(super) fn dropped(&self, attempt: Attempt<'_>) {
+        self.lockout().dropped(attempt);
+    }
+}
+
+/// Runs on a helper thread.
+fn answer(users: &dyn Users, asked: &Asked) -> Result<Told, Unavailable> {
+    match asked {
+        Asked::Password(asked) => {
+            let asked = asked.as_ref().map(|(name, password)| (&**name, &**password));
+            directory::check_password(users, asked).map(Told::Checked)
+        }
+        Asked::Keys(name) => {
+            let (keys, user) = directory::keys_of(users, name.as_deref())?;
+            Ok(Told::Keys(keys, user))
+        }
+        Asked::Certificate(certificates, named) => {
+            let named = named.as_ref().map(Option::as_deref);
+            directory::check_certificate(users, certificates, named).map(Told::Checked)
+        }
+    }
+}

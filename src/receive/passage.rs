@@ -1,0 +1,110 @@
+//! What is stored of what was received. Of mail that is relayed, the very same;
+//! of mail that is submitted, the same with its header completed (RFC 6409,
+//! section 8; `mail::submission`), which costs a copy.
+
+use std::sync::Arc;
+
+use crate::base::Envelope;
+use crate::config::SenderMatch;
+use crate::io::random;
+use crate::io::store::Store;
+use crate::mail::date;
+use crate::mail::submission::{Completion, Facts};
+use crate::proto::smtp::server::Kind;
+
+use super::hooks::Hooks;
+use super::session::Session;
+
+/// The way of one message from the buffer to the log.
+#[derive(Default)]
+pub(super) struct Passage {
+    completion: Option<Box<Completion>>,
+    /// The last part, completed.
+    out: Vec<u8>,
+    /// Octets taken in, and octets given out.
+    taken: u64,
+    given: u64,
+}
+
+impl Passage {
+    /// What is stored for the next part of the body.
+    pub(super) fn pass<'p>(&'p mut self, part: &'p [u8]) -> &'p [u8] {
+        let Some(completion) = &mut self.completion else { return part };
+        self.taken += part.len() as u64;
+        let part = if completion.is_done() {
+            part
+        } else {
+            self.out.clear();
+            completion.push(part, &mut self.out);
+            &self.out
+        };
+        self.given += part.len() as u64;
+        part
+    }
+
+    /// What is stored for the last part, and the octets stored of the body, of
+    /// which so many were received.
+    pub(super) fn end<'p>(&'p mut self, part: &'p [u8], received: u64) -> (&'p [u8], u64) {
+        let before = received.saturating_sub(part.len() as u64) + self.given;
+        let before = before.saturating_sub(self.taken);
+        let part = self.pass(part);
+        (part, before + part.len() as u64)
+    }
+}
+
+impl<S: Store, H: Hooks> Session<S, H> {
+    /// The passage of a message with this envelope.
+    pub(super) fn passage(&self, envelope: &Envelope) -> Passage {
+        if self.profile.settings.kind() != Kind::Submission {
+            return Passage::default();
+        }
+        let config = self.shard.config();
+        let is_strict = config.auth.sender_match == SenderMatch::Strict;
+        let now = self.shard.hooks.now();
+        let unique = u64::from_le_bytes(random::octets());
+        let facts = Facts {
+            date: date::rfc5322(now).to_vec(),
+            unique: format!("{:x}.{unique:016x}", now.0),
+            hostname: config.hostname.clone(),
+            sender: envelope.sender.clone(),
+            owner: self.identity.user.as_ref().filter(|_| is_strict).map(Arc::clone),
+        };
+        Passage { completion: Some(Box::new(Completion::new(facts))), ..Passage::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_relayed_is_passed_on_as_it_is() {
+        let mut passage = Passage::default();
+        let body = b"\r\nhi\r\n.\r\n";
+        assert_eq!(passage.pass(body).as_ptr(), body.as_ptr());
+        let (end, size) = passage.end(body, 18);
+        assert_eq!((end.as_ptr(), size), (body.as_ptr(), 18));
+    }
+
+    #[test]
+    fn what_is_submitted_is_counted_as_it_is_stored() {
+        let facts = Facts {
+            date: b"now".to_vec(),
+            unique: "1".into(),
+            hostname: "mx.example".into(),
+            sender: "s@a.example".into(),
+            owner: None,
+        };
+        let mut passage =
+            Passage { completion: Some(Box::new(Completion::new(facts))), ..Passage::default() };
+        let parts: [&[u8]; 3] = [b"Bcc: x@b.exa", b"mple\r\n\r", b"\nhi\r\n.\r\n"];
+        let received = parts.concat().len() as u64;
+        let mut stored = Vec::new();
+        stored.extend_from_slice(passage.pass(parts[0]));
+        stored.extend_from_slice(passage.pass(parts[1]));
+        let (end, size) = passage.end(parts[2], received);
+        stored.extend_from_slice(end);
+        assert!(stored.starts_with(b"Date: now\r\nMessage-ID: <1@mx.example>\r\n"));
+        assert_eq!(size, stored.len() as u64);
+    }
+}

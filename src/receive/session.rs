@@ -150,12 +150,8 @@ impl<S: Store, H: Hooks> Session<S, H> {
             if pause == Pause::Close {
                 break End::Done;
             }
-            if let Err(end) = self.flush().await {
+            if let Err(end) = self.reply().await {
                 break end;
-            }
-            // The kernel may have taken the rest after the time was up.
-            if self.guard.interrupted() == Some(Interrupt::TimedOut) {
-                break End::Deaf;
             }
             let went_on = match pause {
                 Pause::Read => self.wait(&server).await,
@@ -326,6 +322,16 @@ impl<S: Store, H: Hooks> Session<S, H> {
     /// Why the stream has ended.
     pub(super) fn cause(&self) -> End {
         self.guard.interrupted().map_or(End::Gone, End::Interrupted)
+    }
+
+    /// Writes the replies held, within the time that the client has to take them.
+    async fn reply(&mut self) -> Result<(), End> {
+        self.flush().await?;
+        // The kernel may have taken the rest after the time was up.
+        match self.guard.interrupted() {
+            Some(Interrupt::TimedOut) => Err(End::Deaf),
+            _ => Ok(()),
+        }
     }
 
     /// Writes the replies held.

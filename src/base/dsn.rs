@@ -148,7 +148,7 @@ pub fn orcpt(value: &[u8]) -> Option<&str> {
         return None;
     }
     let is_sound = if kind.eq_ignore_ascii_case("utf-8") {
-        !address.chars().any(char::is_control)
+        !address.chars().any(|letter| letter.is_control() || letter.is_whitespace())
             && address.split(|letter: char| !letter.is_ascii()).all(is_printable)
     } else {
         is_printable(address)
@@ -230,6 +230,9 @@ mod tests {
             "rfc822;j\u{f6}rg@c",
             "utf-8;a+00\u{f6}",
             "utf-8;a\u{85}b",
+            "utf-8;a\u{2028}b",
+            "utf-8;a\u{2029}b",
+            "utf-8;a\u{a0}b",
             "utf-8;a=\u{f6}",
         ] {
             assert_eq!(orcpt(bad.as_bytes()), None, "{bad}");

@@ -147,17 +147,26 @@ impl Line<'_> {
 
 /// Writes `value` so that it cannot end its quotes or its line.
 fn escape(out: &mut String, value: &str, close: char) {
-    let is_plain = |b: u8| matches!(b, b' '..=b'~') && b != b'\\' && b != b'"';
+    let is_plain = |b: u8| matches!(b, b' '..=b'~') && !matches!(b, b'\\' | b'"' | b'>');
     if value.bytes().all(is_plain) {
         return out.push_str(value);
     }
     for c in value.chars() {
-        if c.is_control() || c == '\\' || (c == close && close == '"') {
+        if is_odd(c) || c == '\\' || (c == close && close == '"') {
             let _ = write!(out, "{}", c.escape_default());
+        } else if c == close {
+            let _ = write!(out, "\\{c}");
         } else {
             out.push(c);
         }
     }
+}
+
+/// What ends a line or turns its direction, for one program or another.
+fn is_odd(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 #[cfg(test)]
@@ -184,6 +193,23 @@ mod tests {
             "2023-11-14T22:13:20.123Z  INFO mail: accepted id=0123 size=7 from=<a@b> \
              helo=\"x\\\"\\n\\u{1b}y\"\n"
         );
+    }
+
+    #[test]
+    fn an_address_cannot_pass_for_another_field() {
+        let escaped = |value, close| {
+            let mut out = String::new();
+            escape(&mut out, value, close);
+            out
+        };
+        assert_eq!(escaped("a.b@c", '>'), "a.b@c");
+        assert_eq!(
+            escaped(r#""x> status=delivered to=<y"@z"#, '>'),
+            r#""x\> status=delivered to=<y"@z"#
+        );
+        assert_eq!(escaped("a > b", '"'), "a > b");
+        assert_eq!(escaped("a\u{85}\u{2028}\u{202e}b", '"'), r"a\u{85}\u{2028}\u{202e}b");
+        assert_eq!(escaped("caf\u{e9}", '>'), "caf\u{e9}");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use super::{BadAddress, Domain};
 const LABEL_MAX: usize = 63;
 
 /// What stands behind a source route (`A-d-l ":"`), or all of `input` if there
-/// is none.
+/// is none. The route is ignored, so there is no reason to take names in it that are
+/// not ASCII.
 pub(super) fn skip_route(input: &[u8]) -> Result<&[u8], BadAddress> {
     let mut rest = input;
     if rest.first() != Some(&b'@') {
@@ -17,6 +18,9 @@ pub(super) fn skip_route(input: &[u8]) -> Result<&[u8], BadAddress> {
     loop {
         rest = rest.strip_prefix(b"@").ok_or(BadAddress::Route)?;
         let len = domain(rest).map_err(|_| BadAddress::Route)?;
+        if !rest[..len].is_ascii() {
+            return Err(BadAddress::Route);
+        }
         match rest.get(len) {
             Some(b',') => rest = &rest[len + 1..],
             Some(b':') => return Ok(&rest[len + 1..]),

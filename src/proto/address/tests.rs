@@ -86,6 +86,8 @@ fn refuses_what_it_has_not() {
         ("<a@[]>", Literal),
         ("<@a.example;u@b>", Route),
         ("<@a.example,u@b>", Route),
+        ("<@a\u{85}.example:u@b>", Route),
+        ("<@a.example,@j\u{f6}rg.example:u@b>", Route),
         ("<@a.example:>", LocalPart),
         ("<@a.example:@b:u@c>", LocalPart),
     ] {
@@ -94,6 +96,7 @@ fn refuses_what_it_has_not() {
     assert_eq!(Path::parse(b"<a\xff@b>"), Err(Utf8));
     assert_eq!(Path::parse(b"<a@b\xc3>"), Err(Utf8));
     assert_eq!(Path::parse(b"<a@[\xff]>"), Err(Literal));
+    assert_eq!(Path::parse(b"<@\xff:a@b>"), Err(Route));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The `Received:` field that a relay puts in front of each message (RFC 5321,
-//! 4.4; the protocol names RFC 3848 and RFC 6531, 4.3; the words about TLS as other
-//! servers have them).
+//! 4.4; the protocol names RFC 3848 and RFC 6531, 4.3; PRIORITY RFC 6710, 4.1; the words
+//! about TLS as other servers have them).
 //!
 //! Called by the queue's append through the receiving session, once a message,
-//! so it writes straight into the batch and allocates nothing.
+//! so it writes straight into the batch and allocates nothing for ordinary mail.
 //!
 //! Security: what the client said in EHLO and its recipient are written by a
 //! stranger. Whatever could end the line, open a comment or pass for another
@@ -31,6 +31,8 @@ pub struct Trace<'a> {
     /// The recipient if there is one only: with several, a `for` would show
     /// them to each other (RFC 5321, 7.6).
     pub recipient: Option<&'a str>,
+    /// The priority of the message, 0 for ordinary mail, of which nothing is said.
+    pub priority: i8,
     /// When, as [`crate::mail::date::rfc5322`] writes it.
     pub date: &'a [u8],
 }
@@ -65,6 +67,9 @@ impl Trace<'_> {
             out.extend_from_slice(b"\r\n\tfor <");
             out.extend_from_slice(recipient.as_bytes());
             out.push(b'>');
+        }
+        if self.priority != 0 {
+            out.extend_from_slice(format!("\r\n\tPRIORITY {}", self.priority).as_bytes());
         }
         out.extend_from_slice(b";\r\n\t");
         out.extend_from_slice(self.date);
@@ -131,6 +136,7 @@ mod tests {
             authenticated: false,
             id: b"000000000000G00Z",
             recipient: Some("bob@example.org"),
+            priority: 0,
             date: b"Tue, 24 Nov 2026 00:09:25 +0000",
         }
     }
@@ -174,6 +180,14 @@ mod tests {
         assert!(written(Trace { authenticated, ..plain() }).contains("with ESMTPA id"));
         let helo = Trace { secured, protocol: Protocol::Smtp, ..plain() };
         assert!(written(helo).contains("with SMTP id"), "there is no SMTPS");
+    }
+
+    #[test]
+    fn a_priority_is_a_clause_of_its_own() {
+        let text = written(Trace { priority: -3, ..plain() });
+        assert!(text.contains("\r\n\tfor <bob@example.org>\r\n\tPRIORITY -3;\r\n\tTue,"), "{text}");
+        let several = written(Trace { priority: 9, recipient: None, ..plain() });
+        assert!(several.contains(" id 000000000000G00Z\r\n\tPRIORITY 9;\r\n"), "{several}");
     }
 
     #[test]

@@ -221,6 +221,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
                 [only] => Some(only),
                 _ => None,
             },
+            priority: terms.map_or(0, |terms| terms.priority),
             date: &date::rfc5322(envelope.arrival()),
         };
         trace.write(out);
@@ -299,7 +300,7 @@ impl<S: Store> Intake<S> {
     fn seal(&mut self, now: UnixMillis) {
         self.envelope.arrival_ms = now.0;
         let terms = &mut self.envelope.terms;
-        // REQUIRETLS counts more (RFC 8689, 4.3).
+        // REQUIRETLS counts more (RFC 8689, 4.1).
         let requires = terms.as_ref().is_some_and(|terms| terms.require_tls);
         if self.headers.tls_optional() && !requires {
             terms.get_or_insert_default().tls_optional = true;

@@ -46,8 +46,11 @@ impl Hooks for Front {
             if let Some((version, cipher)) = secured.and_then(|secured| secured.split_once(' ')) {
                 line.word("tls", version).word("tls_cipher", cipher);
             }
-            if let Some(user) = envelope.terms.as_ref().and_then(|terms| terms.user.as_deref()) {
+            if let Some(user) = terms.and_then(|terms| terms.user.as_deref()) {
                 line.text("user", user);
+            }
+            if let Some(priority) = terms.map(|terms| terms.priority).filter(|given| *given != 0) {
+                line.word("priority", priority);
             }
             line.number("size", message.size).number("us", message.took.as_micros() as u64);
             if let Some(origin) = message.forwarded {

@@ -199,6 +199,7 @@ fn python_email_reads_every_kind_of_report() {
             arrival: UnixMillis(1_700_000_000_000),
             retry_until: UnixMillis(1_700_400_000_000),
             deliver_by: None,
+            hold_until: None,
             is_overdue: false,
             recipients: &[Reported { address, orcpt: Some("rfc822;a+2Bb@old.example"), outcome }],
             original: original.as_bytes(),

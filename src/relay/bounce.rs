@@ -229,6 +229,7 @@ impl<S: Store> Core<S> {
             arrival: envelope.arrival(),
             retry_until: times.until,
             deliver_by: deliver_by(envelope).map(|by| by.at()),
+            hold_until: envelope.terms.as_ref().and_then(|terms| terms.hold_until()),
             is_overdue: times.is_overdue(now),
             recipients: &recipients,
             original: &original,

@@ -84,7 +84,9 @@ pub struct ReportInput<'a> {
     pub retry_until: UnixMillis,
     /// When its sender wanted it to be delivered, if that was said (BY).
     pub deliver_by: Option<UnixMillis>,
-    /// That time is up, and its sender wanted to be told.
+    /// Until when its sender wanted it kept, if that was said (HOLDFOR, HOLDUNTIL).
+    pub hold_until: Option<UnixMillis>,
+    /// The time of delivery is up, and its sender wanted to be told.
     pub is_overdue: bool,
     /// The recipients that it is about.
     pub recipients: &'a [Reported<'a>],
@@ -193,6 +195,7 @@ fn date(at: UnixMillis) -> String {
 
 /// `text` without what would end a line, and in ASCII unless `utf8`.
 fn one_line(text: &str, utf8: bool) -> String {
-    let is_fit = |letter: char| !letter.is_control() && (utf8 || letter.is_ascii());
+    let ends_line = |letter: char| letter.is_control() || "\u{2028}\u{2029}".contains(letter);
+    let is_fit = |letter: char| !ends_line(letter) && (utf8 || letter.is_ascii());
     text.chars().map(|letter| if is_fit(letter) { letter } else { '?' }).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::{Kind, Part, ReportInput, Reported, date, encode, one_line};
 use crate::base::dsn::escape_utf8;
-use crate::base::{Disposition, EnhancedCode, Outcome, xtext};
+use crate::base::{Disposition, EnhancedCode, Outcome, UnixMillis, xtext};
 
 /// Longest value of a field, in characters: with its name it must fit into a line
 /// of 998 octets, since this part may not be encoded.
@@ -17,6 +17,11 @@ pub(super) fn part(input: &ReportInput<'_>, utf8: bool) -> Part {
     fields.put("Reporting-MTA", &format!("dns; {}", input.host));
     fields.put("X-Ringpost-Queue-ID", input.queue_id);
     fields.put("Arrival-Date", &date(input.arrival));
+    if let Some(until) = input.hold_until {
+        // RFC 4865, 5.1.2. HOLDFOR counts as the time that it came to.
+        let until = UnixMillis(until.as_secs() * 1000).to_string().replace(".000", "");
+        fields.put("Future-Release-Request", &format!("until;{until}"));
+    }
     if let Some(by) = input.deliver_by {
         fields.put("Deliver-By-Date", &date(by));
     }

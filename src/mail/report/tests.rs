@@ -43,6 +43,7 @@ fn input<'a>(recipients: &'a [Reported<'a>]) -> ReportInput<'a> {
         arrival: UnixMillis(1_700_000_000_000),
         retry_until: UnixMillis(1_700_000_000_000 + 5 * 86_400_000),
         deliver_by: None,
+        hold_until: None,
         is_overdue: false,
         recipients,
         original:
@@ -225,6 +226,29 @@ fn hosts_and_codes_are_named_as_the_standard_wants() {
     assert_eq!(status_code(&failed, &outcome), EnhancedCode(4, 4, 7));
     outcome.reply.enhanced = Some(EnhancedCode(5, 4, 7));
     assert_eq!(status_code(&failed, &outcome), EnhancedCode(5, 4, 7));
+}
+
+#[test]
+fn that_mail_was_to_be_kept_is_named() {
+    let outcome = refused(EnhancedCode(5, 1, 1), "no such user");
+    let all = [reported("bob@example.org", &outcome)];
+    let hold_until = Some(UnixMillis(1_700_000_090_999));
+    for kind in [Kind::Failed, Kind::Delayed, Kind::Relayed] {
+        let message = text(&build(&ReportInput { kind, hold_until, ..input(&all) }));
+        let status = parts(&message).remove(1).1;
+        assert!(status.contains("\r\nArrival-Date: "), "{status}");
+        let field = "\r\nFuture-Release-Request: until;2023-11-14T22:14:50Z\r\n";
+        assert!(status.contains(field), "{status}");
+    }
+}
+
+#[test]
+fn nothing_that_a_stranger_wrote_ends_a_line() {
+    let odd = refused(EnhancedCode(5, 1, 1), "a\u{85}b\u{2028}c\u{2029}d\re\nf");
+    let all = [reported("j\u{f6}rg@example.org", &odd)];
+    let message = text(&build(&ReportInput { sender: "\u{e4}@x.example", ..input(&all) }));
+    assert!(message.contains("Diagnostic-Code: smtp; 550 5.1.1 a?b?c?d?e?f\r\n"), "{message}");
+    assert!(!message.contains(['\u{85}', '\u{2028}', '\u{2029}']), "{message}");
 }
 
 #[test]

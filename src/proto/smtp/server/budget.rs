@@ -9,6 +9,7 @@
 //! is cut; it is off unless [`Spec::strict`](super::Spec::strict) asks for it.
 
 use super::{Reply, Server, Session};
+use crate::base::Mechanism;
 
 /// What is said to a client that does not wait.
 const AHEAD: &str = "421 4.7.0 Commands sent ahead of a reply that must be waited for \
@@ -56,17 +57,19 @@ impl Session {
                 ));
             }
         }
-        let ahead = more && self.settings.is_strict() && self.must_wait(verb);
+        let ahead = more && self.settings.is_strict() && self.must_wait(verb, line);
         if ahead {
             self.overdraft = Some(Overdraft::Ahead);
         }
         ahead.then(|| AHEAD.to_owned())
     }
 
-    /// Whether nothing may be sent before `verb` is answered.
-    fn must_wait(&self, verb: [u8; 4]) -> bool {
+    /// Whether nothing may be sent before `line`, which begins with `verb`, is
+    /// answered.
+    fn must_wait(&self, verb: [u8; 4], line: &[u8]) -> bool {
         match &verb {
-            b"EHLO" | b"HELO" | b"LHLO" | b"DATA" | b"AUTH" => true,
+            b"EHLO" | b"HELO" | b"LHLO" | b"DATA" => true,
+            b"AUTH" if !is_whole(line) => true,
             // What follows BDAT is its data; what follows QUIT is not read; and
             // the injection behind STARTTLS has its own rule. XCLIENT may stand in
             // a group, whoever it makes of the client.
@@ -74,6 +77,15 @@ impl Session {
             _ => !self.extended || !self.settings.offers().pipelining,
         }
     }
+}
+
+/// Whether an AUTH command is all of its exchange, so that others may follow it in
+/// a group (RFC 4954, section 4).
+fn is_whole(line: &[u8]) -> bool {
+    let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).skip(1);
+    let mechanism = words.next().and_then(Mechanism::parse);
+    let is_short = matches!(mechanism, Some(Mechanism::Plain | Mechanism::External));
+    is_short && words.next().is_some()
 }
 
 #[cfg(test)]
@@ -124,6 +136,8 @@ mod tests {
             &["EHLO me\r\n", "NOOP\r\nRSET\r\nMAIL FROM:<>\r\n"],
             &["HELO me\r\n", "MAIL FROM:<>\r\n", "RCPT TO:<r@b.example>\r\n", "DATA\r\n"],
             &["EHLO me\r\n", "NOOP\r\nMAIL"],
+            &["EHLO me\r\n", "AUTH PLAIN AGEAYg==\r\nMAIL FROM:<>\r\n"],
+            &["EHLO me\r\n", "auth external =\r\nMAIL FROM:<>\r\n"],
         ] {
             let (said, closed) = say(server(true), writes);
             assert!(!closed, "{writes:?}: {said}");
@@ -141,6 +155,9 @@ mod tests {
             (true, &["NOOP\r\nNOOP\r\n"]),
             (true, &["HELO me\r\n", "MAIL FROM:<>\r\nRCPT TO:<r@b.example>\r\n"]),
             (true, &["EHLO me\r\n", &with_body]),
+            (true, &["EHLO me\r\n", "AUTH PLAIN\r\nAGEAYg==\r\n"]),
+            (true, &["EHLO me\r\n", "AUTH SCRAM-SHA-256 biws\r\nMAIL FROM:<>\r\n"]),
+            (true, &["HELO me\r\n", "AUTH PLAIN AGEAYg==\r\nMAIL FROM:<>\r\n"]),
             (false, &["EHLO me\r\n", "MAIL FROM:<>\r\nRCPT TO:<r@b.example>\r\n"]),
         ] {
             let (said, closed) = say(server(pipelining), writes);

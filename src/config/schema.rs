@@ -265,7 +265,7 @@ pub const KEYS: &[Key] = &[
         "listener.disable",
         Kind::Choices(EXTENSIONS),
         Value("[]"),
-        "Extensions that are not offered there, by their keywords in the reply to EHLO.",
+        "Extensions that are not offered there, by their keywords in the reply to EHLO. Without 8BITMIME there is no SMTPUTF8, without CHUNKING no BINARYMIME.",
     ),
     key(
         "listener.greet_delay",
@@ -502,7 +502,7 @@ pub const KEYS: &[Key] = &[
         "queue.hold_max",
         Kind::Span(1_000, 365 * DAY),
         Value("\"30d\""),
-        "Longest time for which a client may ask that a message be held back (FUTURERELEASE). Clients that may relay may ask.",
+        "Longest time for which a client may ask that a message be held back (FUTURERELEASE). Only where mail is submitted may it be asked.",
     ),
     key(
         "queue.segment_size",

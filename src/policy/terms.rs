@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use crate::base::terms::ByMode;
 use crate::base::{EnhancedCode, Reply, UnixMillis};
 use crate::proto::smtp::asks::Asks;
 
@@ -18,8 +17,8 @@ pub fn refusal(asks: &Asks, now: UnixMillis, hold_max: Duration) -> Option<Reply
     if until > now.plus(hold_max) {
         return refused(format!("mail is held for {} seconds at most", hold_max.as_secs()));
     }
-    let by = asks.by.filter(|by| by.mode == ByMode::Return)?;
-    if by.from(now).at() <= until {
+    // RFC 4865, 5.2.2: whatever is done when the time is up.
+    if asks.by?.from(now).at() <= until {
         return refused("the message would be held until its time is up".into());
     }
     None
@@ -54,7 +53,9 @@ mod tests {
         let hold = Some(Hold::For(30));
         assert_eq!(code(hold, Some("31;R")), None);
         assert_eq!(code(hold, Some("30;R")), Some(501));
-        assert_eq!(code(hold, Some("1;N")), None, "the sender is told, and it goes on");
+        assert_eq!(code(hold, Some("31;N")), None);
+        assert_eq!(code(hold, Some("1;N")), Some(501));
+        assert_eq!(code(hold, Some("-1;N")), Some(501));
         assert_eq!(code(None, Some("1;R")), None);
     }
 }

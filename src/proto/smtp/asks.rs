@@ -67,7 +67,9 @@ impl Asks {
             once(&mut self.by, by, "BY was given twice")
         } else if keyword.eq_ignore_ascii_case(b"HOLDFOR") {
             let hold = value.and_then(Hold::span);
-            let hold = hold.ok_or(BadCommand::Parameter("HOLDFOR is seconds, up to 9 digits"))?;
+            let hold = hold.ok_or(BadCommand::Parameter(
+                "HOLDFOR is seconds, up to 9 digits, the first no 0",
+            ))?;
             once(&mut self.hold, hold, "a hold was given twice")
         } else if keyword.eq_ignore_ascii_case(b"HOLDUNTIL") {
             let bad = "HOLDUNTIL is a date like 2026-11-24T00:09:25Z";
@@ -147,9 +149,10 @@ impl By {
 }
 
 impl Hold {
-    /// The value of HOLDFOR: seconds, `1*9DIGIT` (RFC 4865, 4).
+    /// The value of HOLDFOR: seconds, `%x31-39 *8DIGIT` (RFC 4865, 3).
     pub fn span(value: &[u8]) -> Option<Hold> {
-        nine_digits(value).map(Hold::For)
+        let seconds = nine_digits(value).filter(|_| value[0] != b'0');
+        seconds.map(Hold::For)
     }
 
     /// The value of HOLDUNTIL: a `date-time` of RFC 3339 (RFC 4865, erratum 2040).
@@ -316,7 +319,7 @@ mod tests {
             assert_eq!(until(bad), None, "{bad:?}");
         }
         assert_eq!(Hold::span(b"999999999"), Some(Hold::For(999_999_999)));
-        for bad in ["", "-1", "+1", "1.5", "1000000000", "1s"] {
+        for bad in ["", "0", "00", "060", "-1", "+1", "1.5", "1000000000", "1s"] {
             assert_eq!(Hold::span(bad.as_bytes()), None, "{bad:?}");
         }
     }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::base::{EnhancedCode, Place, ShardId, UnixMillis};
-use crate::proto::smtp::asks::Hold;
+use crate::proto::smtp::asks::By;
 
 const ID: QueueId = QueueId { log: ShardId(0), place: Place { segment: 1, offset: 4096 } };
 const OPEN: &str = "MAIL FROM:<s@a>\r\nRCPT TO:<r@b>\r\n";
@@ -317,30 +317,45 @@ fn what_mail_asks_is_granted_where_it_is_offered() {
         server.session.secured = true;
         server
     };
-    for asks in ["BY=60;R", "MT-PRIORITY=9", "HOLDFOR=60", "HOLDUNTIL=2030-01-01T00:00:00Z"] {
+    for asks in ["BY=60;R", "MT-PRIORITY=9"] {
         let mail = format!("MAIL FROM:<> {asks}");
         assert_eq!(said(server(Spec::default()), &mail), replies::SENDER_OK, "{asks}");
-        let nothing = Offers {
-            deliver_by: false,
-            mt_priority: false,
-            future_release: None,
-            ..Offers::default()
-        };
+        let nothing = Offers { deliver_by: false, mt_priority: false, ..Offers::default() };
         let plain = server(Spec { offers: nothing, ..Spec::default() });
         assert_eq!(said(plain, &mail), replies::NOT_OFFERED, "{asks}");
     }
-    assert_eq!(said(stranger(), "MAIL FROM:<> HOLDFOR=60"), replies::NO_HOLD);
     assert_eq!(said(stranger(), "MAIL FROM:<> MT-PRIORITY=1"), replies::SENDER_LOWERED);
     assert_eq!(said(stranger(), "MAIL FROM:<> MT-PRIORITY=-1"), replies::SENDER_OK);
     assert_eq!(said(stranger(), "MAIL FROM:<> REQUIRETLS"), replies::NEEDS_TLS);
     assert_eq!(said(secured(), "MAIL FROM:<> REQUIRETLS"), replies::SENDER_OK);
-    let input = "MAIL FROM:<> MT-PRIORITY=9 HOLDFOR=7\r\nRCPT TO:<r@b>\r\nBDAT 0 LAST\r\n";
+    let input = "MAIL FROM:<> MT-PRIORITY=9 BY=7;N\r\nRCPT TO:<r@b>\r\nBDAT 0 LAST\r\n";
     let played = play(server(Spec::default()), input.as_bytes(), 999);
     let asks = played.taken[0].0.asks;
-    assert_eq!((asks.priority, asks.hold), (Some(9), Some(Hold::For(7))));
-    let played = play(secured(), input.replace(" HOLDFOR=7", " REQUIRETLS").as_bytes(), 999);
+    assert_eq!((asks.priority, asks.by), (Some(9), By::parse(b"7;N")));
+    let played = play(secured(), input.replace(" BY=7;N", " REQUIRETLS").as_bytes(), 999);
     let asks = played.taken[0].0.asks;
     assert_eq!((asks.priority, asks.require_tls), (Some(0), true));
+}
+
+#[test]
+fn mail_is_held_where_it_is_submitted_and_nowhere_else() {
+    for kind in [Kind::Relay, Kind::Submission, Kind::Lmtp] {
+        for future_release in [Some(60), None] {
+            let offers = Offers { future_release, ..Offers::default() };
+            let mut server = server(Spec { offers, kind, ..Spec::default() });
+            server.introduce(true, UnixMillis(1_700_000_000_999));
+            server.session.authenticated = true;
+            let hello = if kind == Kind::Lmtp { "LHLO" } else { "EHLO" };
+            let input = format!("{hello} c\r\nMAIL FROM:<> HOLDFOR=60\r\n");
+            let said = play(server, input.as_bytes(), 999).said;
+            let is_held = kind == Kind::Submission && future_release.is_some();
+            let line = "\r\n250-FUTURERELEASE 60 2023-11-14T22:14:20Z\r\n";
+            assert_eq!(said.contains(line), is_held, "{kind:?}: {said}");
+            assert_eq!(said.contains("FUTURERELEASE"), is_held, "{kind:?}: {said}");
+            let reply = if is_held { replies::SENDER_OK } else { replies::NOT_OFFERED };
+            assert!(said.ends_with(reply), "{kind:?}: {said}");
+        }
+    }
 }
 
 #[test]
@@ -365,12 +380,11 @@ fn the_reply_to_ehlo_says_what_this_client_may_ask() {
         "VRFY",
         "EXPN",
         "LIMITS RCPTMAX=1000",
-        "FUTURERELEASE 2592000 2023-12-14T22:13:20Z",
     ] {
         assert!(text.contains(&format!("\r\n250-{line}\r\n")), "{line}: {text}");
     }
     let text = ehlo(false, false, all);
-    for line in ["REQUIRETLS", "ETRN", "FUTURERELEASE"] {
+    for line in ["REQUIRETLS", "ETRN"] {
         assert!(!text.contains(line), "{line}: {text}");
     }
     let few = Offers { chunking: false, limits: false, ..Offers::default() };

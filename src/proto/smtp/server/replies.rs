@@ -24,7 +24,6 @@ pub(super) const NO_TURN: &str = "459 4.7.1 ETRN is for clients that may relay\r
 pub(super) const NO_NAMED_QUEUE: &str = "501 5.5.4 Queues have no names here; give a domain\r\n";
 pub(super) const SENDER_LOWERED: &str = "250 2.3.6 0 is the new priority\r\n";
 pub(super) const NEEDS_TLS: &str = "530 5.7.10 REQUIRETLS needs TLS on this connection\r\n";
-pub(super) const NO_HOLD: &str = "550 5.7.1 Mail is held for clients that may relay\r\n";
 
 pub(super) const NO_CHUNKING: &str = "502 5.5.1 BDAT is not offered\r\n";
 pub(super) const IN_CHUNKS: &str = "503 5.5.1 The message comes in chunks already\r\n";

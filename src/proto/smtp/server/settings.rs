@@ -40,7 +40,7 @@ pub struct Offers {
     pub binarymime: bool,
     /// DELIVERBY (RFC 2852).
     pub deliver_by: bool,
-    /// FUTURERELEASE (RFC 4865), to clients that may relay: the longest hold, in
+    /// FUTURERELEASE (RFC 4865), for [`Kind::Submission`] alone: the longest hold, in
     /// seconds.
     pub future_release: Option<u32>,
     /// MT-PRIORITY (RFC 6710).
@@ -195,6 +195,12 @@ impl Settings {
         self.spec.errors_max
     }
 
+    /// The longest hold, in seconds, where mail is held. RFC 4865, 4.2: that must not
+    /// be offered but where mail is submitted.
+    pub(super) fn future_release(&self) -> Option<u32> {
+        self.offers().future_release.filter(|_| self.kind() == Kind::Submission)
+    }
+
     pub(super) fn tls_required(&self) -> bool {
         self.spec.tls_required
     }
@@ -246,7 +252,7 @@ impl Settings {
         for (_, keyword) in extensions.iter().filter(|(is_offered, _)| *is_offered) {
             line(keyword);
         }
-        if let Some(longest) = offers.future_release.filter(|_| standing.trusted) {
+        if let Some(longest) = self.future_release() {
             // A session that lasts may ask for more than it was told.
             let until = standing.begun.plus(Duration::from_secs(u64::from(longest)));
             let until = UnixMillis(until.as_secs() * 1000).to_string().replace(".000", "");

@@ -364,22 +364,20 @@ impl Session {
         let offers = self.settings.offers();
         let is_offered = (offers.binarymime && offers.chunking || !asks.binary)
             && (offers.deliver_by || asks.by.is_none())
-            && (offers.future_release.is_some() || asks.hold.is_none())
+            && (self.settings.future_release().is_some() || asks.hold.is_none())
             && (offers.mt_priority || asks.priority.is_none())
             && (offers.requiretls || !asks.require_tls);
         if !is_offered {
             Some(replies::NOT_OFFERED)
         } else if asks.require_tls && !self.secured {
             Some(replies::NEEDS_TLS)
-        } else if asks.hold.is_some() && !self.is_trusted() {
-            Some(replies::NO_HOLD)
         } else {
             None
         }
     }
 
     /// What is granted of what MAIL asks, and the words for it: a client that may not
-    /// relay is not let past others (RFC 6710, 3.2).
+    /// relay is not let past others (RFC 6710, 4.1).
     fn granted(&self, mut asks: Asks) -> (Asks, &'static str) {
         if asks.priority.is_some_and(|priority| priority > 0) && !self.is_trusted() {
             asks.priority = Some(0);

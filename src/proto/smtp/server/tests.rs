@@ -273,7 +273,6 @@ fn every_fixed_reply_is_well_formed() {
         NO_NAMED_QUEUE,
         SENDER_LOWERED,
         NEEDS_TLS,
-        NO_HOLD,
         NO_CHUNKING,
         IN_CHUNKS,
         CHUNKS_FAILED,

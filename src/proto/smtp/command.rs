@@ -225,6 +225,8 @@ fn other_verb<'a>(verb: &[u8], rest: &'a [u8]) -> Result<Command<'a>, BadCommand
         Attributes::parse(Verb::Xforward, rest).map(Command::Claims)
     } else if is(&"STARTTLS") {
         alone(rest, Command::StartTls, "STARTTLS takes no argument")
+    } else if begins_chunk(verb) {
+        Err(BadCommand::Chunk)
     } else {
         Err(BadCommand::Unknown)
     }

@@ -70,13 +70,11 @@ impl Profile {
 
 /// What a listener offers: everything but what its operator took out.
 fn offers(config: &Config, listener: &Listener) -> Offers {
-    // SMTPUTF8 may only be offered together with 8BITMIME (RFC 6531, 3.1).
-    let eight_bit = listener.offers("8BITMIME");
     let hold_max = u32::try_from(config.queue.hold_max.as_secs()).unwrap_or(u32::MAX);
     Offers {
         pipelining: listener.offers("PIPELINING"),
-        eight_bit,
-        smtputf8: eight_bit && listener.offers("SMTPUTF8"),
+        eight_bit: listener.offers("8BITMIME"),
+        smtputf8: listener.offers("SMTPUTF8"),
         dsn: listener.offers("DSN"),
         starttls: matches!(listener.tls, ListenerTls::Optional | ListenerTls::Required),
         chunking: listener.offers("CHUNKING"),

@@ -154,7 +154,9 @@ pub struct Settings {
 
 impl Settings {
     /// The settings of the server that `spec` describes.
-    pub fn new(spec: Spec) -> Settings {
+    pub fn new(mut spec: Spec) -> Settings {
+        // RFC 6531, 3.1: together only.
+        spec.offers.smtputf8 &= spec.offers.eight_bit;
         let hostname = &spec.hostname;
         let protocol = if spec.kind == Kind::Lmtp { "LMTP" } else { "ESMTP" };
         debug_assert!(Address::parse(&format!("postmaster@{hostname}")).is_ok());

@@ -12,7 +12,7 @@
 //!   clear, or mail for it would never arrive.
 //! * What an operator demands is never given up: not after a failure, not for a
 //!   message that says `TLS-Required: No`, which is about demands of the
-//!   recipient's domain (RFC 8689, section 5).
+//!   recipient's domain (RFC 8689, section 3).
 //! * Credentials never go in the clear.
 
 use crate::base::{EnhancedCode, Reply};
@@ -164,7 +164,8 @@ pub struct Outcome {
 }
 
 /// Whether a message with REQUIRETLS may go over this connection (RFC 8689,
-/// section 4.2.1).
+/// section 4.2.1). One without a sender is not asked about: a report would be lost
+/// (section 5).
 ///
 /// # Errors
 /// Why not, as the reply that its sender is told.

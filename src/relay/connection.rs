@@ -277,7 +277,9 @@ impl<S: Store> Connection<S> {
             let count = offer.limits.fitting(attempt.rest().iter().map(address));
             let recipients = attempt.rest()[..count].iter();
             let recipients = recipients.map(|index| Recipient::of(envelope, usize::from(*index)));
-            let requires_tls = terms.is_some_and(|terms| terms.require_tls);
+            // What has no sender would be lost (RFC 8689, section 5).
+            let requires_tls =
+                !envelope.sender.is_empty() && terms.is_some_and(|terms| terms.require_tls);
             let opened = (&self.wire, self.plan);
             self.core.admits(requires_tls, &self.station, opened).and_then(|()| {
                 let begun = self.wire.client.begin(&transaction, recipients, &mut self.wire.out);

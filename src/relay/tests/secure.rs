@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::BodyType;
+use crate::base::dsn::{Dsn, Notify, RecipientDsn};
 use crate::base::terms::Terms;
 use crate::io::tls;
 
@@ -41,7 +42,9 @@ fn with(terms: Terms) -> Envelope {
 fn what_requires_tls_goes_over_verified_tls_only() {
     run(|| async {
         let requires = || with(Terms { require_tls: true, ..Terms::default() });
-        let quiet = |envelope| Envelope { sender: String::new(), ..envelope };
+        let never = RecipientDsn { notify: Some(Notify::NEVER), orcpt: None };
+        let dsn = Dsn { recipients: vec![never], ..Dsn::default() };
+        let quiet = |envelope| Envelope { dsn: Some(Box::new(dsn.clone())), ..envelope };
         let offers = ["> 250-peer", "> 250 REQUIRETLS"];
         // The certificate's name, whether its authority is trusted, what is offered.
         for (name, is_trusted, offer, outcome) in [
@@ -81,6 +84,36 @@ fn what_requires_tls_goes_over_verified_tls_only() {
         assert!(got.reply.to_string().starts_with("550 5.7.10"), "{got:?}");
         rig.drain().await;
         peer.finish().await;
+    });
+}
+
+#[test]
+fn a_report_about_what_requires_tls_is_not_lost_where_that_is_not_offered() {
+    run(|| async {
+        let terms = Terms { require_tls: true, ..Terms::default() };
+        let report = || Envelope { sender: String::new(), ..with(terms.clone()) };
+        let plain = ["> 220 peer", "< EHLO ", "> 250-peer", "> 250 REQUIRETLS"];
+        let (tls, _) = server("other.test");
+        // In the clear, whatever is said there; to who does not offer it; and to who does.
+        for (is_tls, offer, is_said) in [
+            (false, &[][..], false),
+            (true, &["> 250 peer"], false),
+            (true, &["> 250-peer", "> 250 REQUIRETLS"], true),
+        ] {
+            let hello: &[&str] = if is_tls { &TO_TLS } else { &plain };
+            let script = vec![script(&[hello, offer, &TAKES, &BYE])];
+            let peer = match is_tls {
+                true => Peer::with_tls(tls.clone(), script),
+                false => Peer::start(script),
+            };
+            let rig = Rig::new(config(&[peer.address])).await;
+            rig.envelope(report(), TEXT, true).await;
+            assert_eq!(rig.outcome().await.disposition, Disposition::Delivered);
+            rig.drain().await;
+            let seen = peer.finish().await.concat();
+            let mail = seen.iter().find(|line| line.starts_with("MAIL")).unwrap();
+            assert_eq!(mail.contains("REQUIRETLS"), is_said, "{seen:?}");
+        }
     });
 }
 

@@ -153,10 +153,12 @@ impl<'a> Transaction<'a> {
             put(out, &[if self.priority < 0 { b" MT-PRIORITY=-" } else { b" MT-PRIORITY=" }]);
             put_number(out, u64::from(self.priority.unsigned_abs()));
         }
-        if self.require_tls {
+        if self.require_tls && offer.require_tls {
             put(out, &[b" REQUIRETLS"]);
         }
-        if let Some(mailbox) = self.auth.filter(|_| !offer.auth.is_empty()) {
+        // To who knows us, nothing would mean that we are who sent it (RFC 4954, section 5).
+        let nobody = Some("").filter(|_| offer.knows_us);
+        if let Some(mailbox) = self.auth.or(nobody).filter(|_| !offer.auth.is_empty()) {
             let mut value = String::new();
             xtext::encode(mailbox, &mut value);
             // What cannot be said is not known (RFC 4954, section 5).
@@ -313,7 +315,13 @@ mod tests {
         let low = Terms { priority: -9, ..Terms::default() };
         assert_eq!(mail(low, &all), "MAIL FROM:<> MT-PRIORITY=-9\r\n");
         let binary = Terms { binary: true, require_tls: true, ..Terms::default() };
-        assert_eq!(mail(binary, &none), "MAIL FROM:<> BODY=BINARYMIME REQUIRETLS\r\n");
+        assert_eq!(mail(binary.clone(), &none), "MAIL FROM:<> BODY=BINARYMIME\r\n");
+        let requires = Offer { require_tls: true, ..none };
+        assert_eq!(mail(binary, &requires), "MAIL FROM:<> BODY=BINARYMIME REQUIRETLS\r\n");
+        let known = Offer { knows_us: true, ..all };
+        assert_eq!(mail(Terms::default(), &known), "MAIL FROM:<> AUTH=<>\r\n");
+        let named = Terms { auth: Some("a@x.org".into()), ..Terms::default() };
+        assert_eq!(mail(named, &known), "MAIL FROM:<> AUTH=a@x.org\r\n");
         for unknown in ["", "j\u{f6}rg@x.org", &"a".repeat(501)] {
             let terms = Terms { auth: Some(unknown.into()), ..Terms::default() };
             assert_eq!(mail(terms, &all), "MAIL FROM:<> AUTH=<>\r\n");

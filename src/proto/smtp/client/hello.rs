@@ -94,6 +94,8 @@ impl Client {
         match (self.phase, code / 100) {
             (Phase::Greeting, 2) => self.say_hello(out),
             (Phase::Ehlo | Phase::Helo, 2) => {
+                // In the clear that is worth nothing (RFC 8689, section 2).
+                self.offer.require_tls &= self.is_secured;
                 self.phase = Phase::Idle;
                 return Some(Event::Ready);
             }
@@ -115,6 +117,7 @@ impl Client {
                 return Some(Event::NoTls);
             }
             (Phase::Auth, 2) => {
+                self.offer.knows_us = true;
                 self.phase = Phase::Idle;
                 return Some(Event::Authenticated);
             }

@@ -32,8 +32,10 @@ pub struct Offer {
     pub deliver_by: Option<u32>,
     /// MT-PRIORITY (RFC 6710).
     pub mt_priority: bool,
-    /// REQUIRETLS (RFC 8689).
+    /// REQUIRETLS (RFC 8689), over TLS.
     pub require_tls: bool,
+    /// No keyword: we have authenticated to it.
+    pub knows_us: bool,
     /// LIMITS (RFC 9422).
     pub limits: Limits,
 }
@@ -141,7 +143,8 @@ impl Offer {
         if transaction.eight_bit && !transaction.binary && !self.eight_bit_mime {
             return Err(Unsupported::EightBit);
         }
-        if transaction.require_tls && !self.require_tls {
+        // What has no sender goes out all the same: it would be lost (RFC 8689, section 5).
+        if transaction.require_tls && !self.require_tls && !transaction.sender.is_empty() {
             return Err(Unsupported::RequireTls);
         }
         self.admits_time(transaction.by)?;
@@ -291,6 +294,7 @@ mod tests {
             chunking: true,
             binary_mime: true,
             require_tls: true,
+            knows_us: false,
             limits: Limits { recipients: Some(7), ..Limits::default() },
         };
         assert_eq!(offer, all);
@@ -315,7 +319,8 @@ mod tests {
             transaction
         };
         let binary = needs(|t| t.binary = true);
-        let tls = needs(|t| t.require_tls = true);
+        let tls = needs(|t| (t.require_tls, t.sender) = (true, "a@b"));
+        let report = needs(|t| t.require_tls = true);
         let back =
             |seconds| Transaction { by: by(seconds, ByMode::Return), ..Transaction::default() };
         let told = Transaction { by: by(-9, ByMode::Notify), ..Transaction::default() };
@@ -330,6 +335,7 @@ mod tests {
         for (transaction, without, with) in [
             (binary, Some(Unsupported::Binary), None),
             (tls, Some(Unsupported::RequireTls), None),
+            (report, None, None),
             (back(60), Some(Unsupported::DeliverBy), None),
             (back(59), Some(Unsupported::DeliverBy), Some(Unsupported::TooShort { least: 60 })),
             (back(0), Some(Unsupported::TimeIsUp), Some(Unsupported::TimeIsUp)),

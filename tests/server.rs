@@ -52,6 +52,27 @@ fn a_message_goes_from_client_to_next_hop_and_leaves_the_queue() {
     assert!(server.wait().success());
 }
 
+#[test]
+fn the_priority_of_a_message_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let hop = NextHop::start();
+    let server = Server::start(dir.path(), &[&route_to(hop.address)]);
+    let mut client = Client::connect(server.smtp).unwrap();
+    for command in ["MAIL FROM:<a@x.test> MT-PRIORITY=-3", "RCPT TO:<b@y.test>"] {
+        assert!(client.command(command).unwrap().starts_with("250 "), "{command}");
+    }
+    assert!(client.command("DATA").unwrap().starts_with("354 "));
+    client.send(&[&simple("low")[..], b".\r\n"].concat()).unwrap();
+    assert!(client.reply().unwrap().starts_with("250 "));
+    let got = &hop.wait(|got| got.len() == 1)[0];
+    let text = String::from_utf8_lossy(&got.body);
+    assert!(text.contains("\r\n\tfor <b@y.test>\r\n\tPRIORITY -3;\r\n\t"), "{text}");
+    server.wait_log(|line| line.contains(" accepted ") && line.contains(" priority=-3 "));
+    client.message("a@x.test", &["b@y.test"], &simple("plain")).unwrap();
+    let got = &hop.wait(|got| got.len() == 2)[1];
+    assert!(!String::from_utf8_lossy(&got.body).contains("PRIORITY"));
+}
+
 /// Asks until it is so; what is waited for has happened, its report follows.
 fn wait_for(so: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + support::peer::PATIENCE;

@@ -82,6 +82,20 @@ fn proxies_are_named_where_they_are_asked_for() {
 }
 
 #[test]
+fn what_the_standard_asks_for_holds_by_default() {
+    let config = load(MINIMAL).unwrap();
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    // RFC 5321, 4.5.3.2.7 and 4.5.3.2.5; 4.5.3.1.7 and 4.5.3.1.8.
+    assert!(config.limits.command_timeout >= minutes(5));
+    assert!(config.limits.data_timeout >= minutes(3));
+    assert!(config.limits.message_size >= 64 * 1024 && config.limits.recipients >= 100);
+    // 4.5.4.1: for four or five days at least, after a while half an hour apart or more.
+    assert!(config.queue.expire >= minutes(4 * 24 * 60));
+    assert!(config.queue.retry.is_sorted());
+    assert!(*config.queue.retry.last().unwrap() >= minutes(30));
+}
+
+#[test]
 fn lmtp_is_served_as_its_standard_asks() {
     let with = |keys: &str| with_set(&[&format!("listener=[{{kind=\"lmtp\",{keys}}}]")]);
     assert!(with("address=\"127.0.0.1:24\"").is_ok());

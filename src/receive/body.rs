@@ -351,7 +351,23 @@ pub(super) fn storage_reply(error: &QueueError) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Place, ShardId};
+    use crate::base::{Place, ShardId, Terms};
+    use crate::io::memory::MemoryStore;
+
+    #[test]
+    fn requiretls_counts_more_than_the_header() {
+        for require_tls in [false, true] {
+            let terms = Some(Box::new(Terms { require_tls, ..Terms::default() }));
+            let envelope = Envelope { terms, ..Envelope::default() };
+            let passage = Passage::default();
+            let mut intake: Intake<MemoryStore> =
+                Intake::new(envelope, passage, Protocol::Esmtp, u64::MAX);
+            intake.headers.push(b"TLS-Required: No\r\n\r\n");
+            intake.seal(UnixMillis(7));
+            let terms = intake.envelope.terms.unwrap();
+            assert_eq!((terms.require_tls, terms.tls_optional), (require_tls, !require_tls));
+        }
+    }
 
     #[test]
     fn trouble_with_the_disk_is_never_the_senders_fault_for_good() {

@@ -176,6 +176,10 @@ mod tests {
         );
         let protocol = Protocol::Utf8Smtp;
         assert!(written(Trace { secured, protocol, ..plain() }).contains("with UTF8SMTPS id"));
+        for (protocol, word) in [(Protocol::Lmtp, "LMTPS"), (Protocol::Utf8Lmtp, "UTF8LMTPS")] {
+            let text = written(Trace { secured, protocol, ..plain() });
+            assert!(text.contains(&format!("with {word} id")), "{text}");
+        }
         let authenticated = true;
         assert!(written(Trace { authenticated, ..plain() }).contains("with ESMTPA id"));
         let helo = Trace { secured, protocol: Protocol::Smtp, ..plain() };

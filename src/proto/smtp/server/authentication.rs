@@ -97,7 +97,9 @@ impl Server {
         let refusal = match &self.state {
             _ if configured.is_empty() => Some(replies::COMMAND_NOT_OFFERED),
             State::AwaitHello => Some(replies::HELLO_FIRST),
-            State::Open(_) => Some(replies::AUTH_IN_TRANSACTION),
+            State::Open(_) | State::Chunked(_) | State::Failed => {
+                Some(replies::AUTH_IN_TRANSACTION)
+            }
             _ if !session.extended => Some(replies::EHLO_FIRST),
             _ if session.authenticated => Some(replies::AUTH_TWICE),
             _ if session.mechanisms.is_empty() => Some(replies::AUTH_NEEDS_TLS),

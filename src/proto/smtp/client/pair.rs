@@ -2,6 +2,12 @@
 //! any size: what the client is told is what the server decided, and what the
 //! server took is what was sent.
 
+mod far;
+mod near;
+mod plan;
+mod tls;
+mod wire;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

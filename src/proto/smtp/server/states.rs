@@ -335,7 +335,7 @@ impl Session {
             return Some(replies::NO_PARAMETERS);
         }
         let offers = self.settings.offers();
-        let is_offered = (offers.eight_bit || mail.body.is_none())
+        let is_offered = (offers.eight_bit || mail.body.is_none() || mail.asks.binary)
             && (offers.smtputf8 || !mail.smtputf8)
             && (offers.dsn || mail.ret.is_none() && mail.envid.is_none())
             && (!self.mechanisms.is_empty() || mail.auth.is_none());

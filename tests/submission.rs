@@ -1,19 +1,19 @@
 //! Submission and authentication on a whole server over TLS, with real clients:
 //! Python's `smtplib`, with SCRAM written out in the script, and `swaks`. Each test
-//! runs where its peer is installed, and says so where it is not.
+//! runs where its peer is installed, and says so where it is not. What Python cannot
+//! do, bind an exchange to TLS 1.3, a client of the test does.
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use ringpost::base::scram::ITERATIONS_MIN;
-use ringpost::base::users::{Certificate, Sender, User, UsersFile};
 use ringpost::io::tls::self_signed;
-use ringpost::policy::password;
-use ringpost::proto::sasl::derive_keys;
 use support::peer::{NextHop, header};
 use support::process::Server;
+use support::scram;
+use support::tls::{Secure, anybody, client, over, plain, reply, say, started};
+use support::users::{fingerprint, user, write_users};
 
 /// Python functions for the scripts: `client()` is a session within TLS.
 const PRELUDE: &str = r#"
@@ -76,22 +76,6 @@ struct Place {
     mode: &'static str,
 }
 
-fn user(name: &str, secret: &str, sender: &str) -> User {
-    let rounds = ITERATIONS_MIN.try_into().unwrap();
-    User {
-        password: Some(password::hash(secret, &[7; password::SALT_LEN])),
-        scram: Some(derive_keys(secret, b"salt of a user", rounds)),
-        senders: vec![Sender::parse(sender).unwrap()],
-        ..User::new(name.into())
-    }
-}
-
-fn write_users(path: &Path, users: Vec<User>) {
-    let mut file = UsersFile::new([9; 32]);
-    users.into_iter().for_each(|user| file.add(user));
-    std::fs::write(path, file.to_string()).unwrap();
-}
-
 impl Place {
     /// One on STARTTLS (`mode` "starttls") or implicit TLS, with more settings.
     fn new(mode: &'static str, more: &[&str]) -> Place {
@@ -133,6 +117,21 @@ impl Place {
         self.folder.path().join(name)
     }
 
+    /// A session within TLS, greeted.
+    fn secure(&self, config: &std::sync::Arc<rustls::ClientConfig>) -> Secure {
+        let server = self.server.smtp;
+        let mut secure = if self.mode == "implicit" {
+            let mut secure = over(plain(server), config, "relay.test");
+            assert!(reply(&mut secure).unwrap().starts_with("220 "));
+            secure
+        } else {
+            started(server, config, "relay.test")
+        };
+        let offers = say(&mut secure, "EHLO client.test").unwrap();
+        assert!(offers.contains("250-AUTH SCRAM-SHA-256-PLUS "), "{offers}");
+        secure
+    }
+
     /// Runs a script, which must succeed.
     fn python(&self, script: &str) {
         let address = self.server.smtp;
@@ -144,14 +143,6 @@ impl Place {
             .unwrap();
         assert_success(&output, &self.server);
     }
-}
-
-fn fingerprint(pem: &Path) -> Certificate {
-    let text = std::fs::read_to_string(pem).unwrap();
-    let base64: String = text.lines().filter(|line| !line.starts_with('-')).collect();
-    let der = ringpost::proto::sasl::base64::decode(base64.as_bytes()).unwrap();
-    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
-    Certificate::Sha256(hash.as_ref().try_into().unwrap())
 }
 
 #[track_caller]
@@ -266,6 +257,73 @@ bad(scram(client(), "alice", "pencil", "n,,", b"", "-PLUS"), 501)
     );
     assert_eq!(place.server.metric("ringpost_authentications_failed_total"), 7);
     assert_eq!(place.server.metric("ringpost_authentications_total"), 4);
+}
+
+/// `tls-exporter` (RFC 9266) of a connection.
+fn exporter(secure: &Secure) -> [u8; 32] {
+    let label = b"EXPORTER-Channel-Binding";
+    secure.conn.export_keying_material([0; 32], label, None).unwrap()
+}
+
+const PLUS: &str = "SCRAM-SHA-256-PLUS";
+
+#[test]
+fn an_exchange_is_bound_to_its_connection_of_tls_1_3() {
+    for mode in ["starttls", "implicit"] {
+        let place = Place::new(mode, &[]);
+        let config = client(&[&rustls::version::TLS13], None);
+        let alice = ("alice", "pencil");
+        let header = "p=tls-exporter,,";
+        // Another connection to the same server, as one who stands between has it.
+        let between = place.secure(&config);
+        let refused = |header: &str, data: &[u8]| {
+            let mut secure = place.secure(&config);
+            let said = scram::authenticate(&mut secure, alice, PLUS, (header, data));
+            assert_eq!(said, "535 5.7.8 Wrong name or password\r\n", "{header}");
+            let said = say(&mut secure, "MAIL FROM:<alice@x.test>").unwrap();
+            assert!(said.starts_with("530 "), "{said}");
+        };
+        refused(header, &exporter(&between));
+        refused(header, &[0; 32]);
+        refused(header, b"");
+        refused("p=tls-unique,,", b"");
+        let shown = between.conn.peer_certificates().unwrap()[0].clone();
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &shown);
+        refused("p=tls-server-end-point,,", hash.as_ref());
+        // One that could bind, and did not hear that it may.
+        let mut secure = place.secure(&config);
+        let said = scram::authenticate(&mut secure, alice, "SCRAM-SHA-256", ("y,,", b""));
+        assert!(said.starts_with("535 5.7.8 "), "{said}");
+        // A wrong password is no better for being bound.
+        let mut secure = place.secure(&config);
+        let data = exporter(&secure);
+        let said = scram::authenticate(&mut secure, ("alice", "pencils"), PLUS, (header, &data));
+        assert!(said.starts_with("535 5.7.8 "), "{said}");
+        assert_eq!(place.server.metric("ringpost_authentications_total"), 0);
+        let mut secure = place.secure(&config);
+        let data = exporter(&secure);
+        let said = scram::authenticate(&mut secure, alice, PLUS, (header, &data));
+        assert_eq!(said, "235 2.7.0 Authenticated\r\n");
+        assert!(say(&mut secure, "MAIL FROM:<alice@x.test>").unwrap().starts_with("250 "));
+        let line = place.server.wait_log(|line| line.contains("mail: authenticated"));
+        assert!(line.contains("mechanism=SCRAM-SHA-256-PLUS"), "{line}");
+    }
+}
+
+#[test]
+fn an_exchange_is_bound_to_a_resumed_connection_too() {
+    let place = Place::new("starttls", &[]);
+    let config = anybody();
+    for is_resumed in [false, true] {
+        let mut secure = place.secure(&config);
+        let was = secure.conn.handshake_kind().unwrap();
+        assert_eq!(was == rustls::HandshakeKind::Resumed, is_resumed);
+        let bound = exporter(&secure);
+        let alice = ("alice", "pencil");
+        let bound = ("p=tls-exporter,,", &bound[..]);
+        let said = scram::authenticate(&mut secure, alice, PLUS, bound);
+        assert_eq!(said, "235 2.7.0 Authenticated\r\n");
+    }
 }
 
 #[test]

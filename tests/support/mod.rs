@@ -11,4 +11,6 @@ pub mod peer;
 pub mod process;
 pub mod raw;
 pub mod rig;
+pub mod scram;
 pub mod tls;
+pub mod users;

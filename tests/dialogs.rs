@@ -12,7 +12,7 @@ fn play(pace_of: impl Fn(&Dialog) -> Vec<Pace>) {
     for dialog in read_all() {
         let paces = pace_of(&dialog).into_iter();
         let wrong = paces
-            .filter(|pace| *pace == Pace::Turns || !dialog.setup.strict)
+            .filter(|pace| *pace == Pace::Turns || !dialog.is_for_turns())
             .find_map(|pace| dialog.play(pace, Engine::new(&dialog.setup)).err());
         complaints.extend(wrong);
     }

@@ -1,117 +1,139 @@
-//! Plays every file of `tests/dialogs` to a whole server over loopback: turn by
-//! turn, octet by octet, and all at once. The engine alone is played by
-//! `tests/dialogs.rs`.
+//! Plays every file of `tests/dialogs` to a whole server over loopback, in the clear
+//! and over TLS: turn by turn, octet by octet, and all at once. The engine alone is
+//! played by `tests/dialogs.rs`.
 
 mod support;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
-use support::dialog::{Accepted, Dialog, HOSTNAME, Heard, Pace, Setup, Transport, read_all};
-use support::peer::PATIENCE;
+use ringpost::proto::sasl::{base64, derive_keys};
+use rustls::ClientConfig;
+use support::dialog::{Dialog, HOSTNAME, Pace, Setup, Tls, read_all};
+use support::engine::{SALT, USER};
 use support::process::Server;
+use support::tls::{Files, client};
+use support::users::{fingerprint, user, write_users};
+use support::wire::Wire;
 
-/// A client's connection.
-struct Wire(BufReader<TcpStream>);
+/// What is on disk for the dialogs: the user and certificates of clients.
+struct Folder(tempfile::TempDir);
 
-impl Wire {
-    fn connect(server: SocketAddr) -> Wire {
-        let stream = TcpStream::connect(server).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Wire(BufReader::new(stream))
+impl Folder {
+    fn new() -> Folder {
+        let folder = tempfile::tempdir().unwrap();
+        let own = Files::self_signed(folder.path(), USER.0);
+        Files::self_signed(folder.path(), "stranger");
+        let salt = base64::decode(SALT.0.as_bytes()).unwrap();
+        let mut user = user(USER.0, USER.1, "*");
+        user.scram = Some(derive_keys(USER.1, &salt, SALT.1.try_into().unwrap()));
+        user.certificates.push(fingerprint(&own.certificate));
+        write_users(&folder.path().join("users"), vec![user]);
+        Folder(folder)
+    }
+
+    /// A client that shows this certificate, or none.
+    fn client(&self, certificate: &str) -> Arc<ClientConfig> {
+        let at = |kind: &str| self.0.path().join(format!("{certificate}.{kind}"));
+        let files = Files { certificate: at("crt"), key: at("key") };
+        let files = Some(&files).filter(|_| !certificate.is_empty());
+        client(&[&rustls::version::TLS13], files)
     }
 }
 
-impl Transport for Wire {
-    fn send(&mut self, bytes: &[u8]) {
-        // A server that has closed takes no more; what it said says so.
-        let _ = self.0.get_mut().write_all(bytes);
-    }
-
-    fn hear(&mut self) -> Heard {
-        let mut line = String::new();
-        match self.0.read_line(&mut line) {
-            Ok(0) => Heard::Closed,
-            Ok(_) => Heard::Line(line.trim_end_matches(['\r', '\n']).to_owned()),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Heard::Silence,
-            Err(_) => Heard::Closed,
-        }
-    }
-
-    fn accepted(&mut self) -> Option<Accepted> {
-        None
-    }
-
-    fn sees_messages(&self) -> bool {
-        false
-    }
-
-    fn hang_up(mut self) -> String {
-        let _ = self.0.get_ref().shutdown(Shutdown::Write);
-        let mut rest = Vec::new();
-        // A reset, for what it had not read, is an end as well.
-        let _ = self.0.read_to_end(&mut rest);
-        String::from_utf8_lossy(&rest).into_owned()
-    }
-}
-
-fn settings(setup: &Setup) -> Vec<String> {
+fn settings(setup: &Setup, folder: &Path) -> Vec<String> {
     let quoted = |items: &[String]| format!("{items:?}");
     let loopback = ["127.0.0.0/8".to_owned()];
     let trusted = if setup.trusted { loopback.to_vec() } else { Vec::new() };
-    let kind = if setup.lmtp { "lmtp" } else { "relay" };
     let claims = quoted(if setup.claims { &loopback } else { &[] });
-    vec![
+    let kind = match (setup.lmtp, setup.submission, setup.tls) {
+        (true, ..) => "lmtp",
+        (_, true, Tls::On) => "submissions",
+        (_, true, _) => "submission",
+        _ => "relay",
+    };
+    let tls = match setup.tls {
+        Tls::Off => "off",
+        Tls::Offered => "optional",
+        Tls::Required => "required",
+        Tls::On => "implicit",
+    };
+    let mut settings = vec![
         format!("hostname={HOSTNAME:?}"),
         format!("limits.message_size=\"{}B\"", setup.message_size),
         format!("limits.recipients={}", setup.recipients),
         format!("limits.commands_without_mail={}", setup.idle_commands),
         format!("limits.commands_ahead={}", if setup.strict { "refuse" } else { "allow" }),
         format!(
-            r#"listener=[{{address="127.0.0.1:0", kind="{kind}", xclient_from={claims}, xforward_from={claims}, disable={}, vrfy={tells}, expn={tells}}}]"#,
+            r#"listener=[{{address="127.0.0.1:0", kind="{kind}", tls="{tls}", auth={auth}, xclient_from={claims}, xforward_from={claims}, disable={}, vrfy={tells}, expn={tells}}}]"#,
             quoted(&setup.disable),
+            auth = !setup.auth.is_empty(),
             tells = setup.tells
         ),
         format!("limits.errors_per_session={}", setup.errors),
         format!("access.relay_from={}", quoted(&trusted)),
         format!("access.relay_domains={}", quoted(&setup.relay_domains)),
         r#"route=[{domain="*", next_hop="discard"}]"#.to_owned(),
-    ]
+    ];
+    if setup.tls != Tls::Off {
+        settings.push(r#"tls.certificate="self-signed""#.to_owned());
+        settings.push(r#"tls.client_certificates="request""#.to_owned());
+    }
+    if !setup.auth.is_empty() {
+        let mechanisms: Vec<&str> = setup.auth.split(' ').collect();
+        settings.push(format!("auth.users={:?}", folder.join("users").display().to_string()));
+        settings.push(format!("auth.mechanisms={mechanisms:?}"));
+        // Each failure is meant.
+        settings.push(r#"auth.failure_delay="0s""#.to_owned());
+        settings.push("auth.lockout_failures=1000".to_owned());
+    }
+    settings
 }
 
 /// What an operator could not configure: limits below those that the standard
-/// sets for every server. And what needs TLS, which these clients do not speak.
+/// sets for every server.
 fn is_configurable(setup: &Setup) -> bool {
-    let within_bounds = setup.recipients >= 100 && setup.message_size >= 65_536;
-    within_bounds && setup.auth.is_empty() && !setup.tls
+    setup.recipients >= 100 && setup.message_size >= 65_536
 }
 
-fn play(dialog: &Dialog, server: SocketAddr, complaints: &mut Vec<String>) {
+fn play(dialog: &Dialog, server: SocketAddr, folder: &Folder, complaints: &mut Vec<String>) {
+    // What the client says within SCRAM depends on what it has heard.
+    let hears = dialog.setup.auth.contains("SCRAM");
     let paces = [Pace::Turns, Pace::Bytes, Pace::Whole];
-    for pace in paces.into_iter().filter(|pace| *pace == Pace::Turns || !dialog.setup.strict) {
-        complaints.extend(dialog.play(pace, Wire::connect(server)).err());
+    let paces = paces.into_iter().filter(|pace| match pace {
+        Pace::Turns => true,
+        Pace::Whole => !dialog.is_for_turns() && !hears,
+        _ => !dialog.is_for_turns(),
+    });
+    for pace in paces {
+        let config = folder.client(&dialog.setup.certificate);
+        let wire = Wire::connect(server, &dialog.setup, &config);
+        complaints.extend(dialog.play(pace, wire).err());
     }
 }
 
 #[test]
 fn every_dialog_over_loopback() {
+    let folder = Folder::new();
     let mut by_settings: HashMap<Vec<String>, Vec<Dialog>> = HashMap::new();
     for dialog in read_all() {
         if is_configurable(&dialog.setup) {
-            by_settings.entry(settings(&dialog.setup)).or_default().push(dialog);
+            let settings = settings(&dialog.setup, folder.0.path());
+            by_settings.entry(settings).or_default().push(dialog);
         }
     }
-    let played: usize = by_settings.values().map(Vec::len).sum();
-    assert!(played >= 30, "only {played} dialogs were played");
+    let played = by_settings.values().flatten();
+    let (all, secure) = (played.clone().count(), played.filter(|it| it.setup.tls == Tls::On));
+    assert!(all >= 30 && secure.count() >= 15, "only {all} dialogs were played");
     let mut complaints = Vec::new();
     for (settings, dialogs) in by_settings {
         let dir = tempfile::tempdir().unwrap();
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         let server = Server::start(dir.path(), &settings);
         for dialog in &dialogs {
-            play(dialog, server.smtp, &mut complaints);
+            play(dialog, server.smtp, &folder, &mut complaints);
         }
         server.terminate();
         assert!(server.wait().success());

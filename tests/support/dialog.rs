@@ -34,6 +34,19 @@ use std::path::Path;
 /// What servers call themselves in the dialogs.
 pub const HOSTNAME: &str = "mx.example";
 
+/// How a session has TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Not at all.
+    Off,
+    /// If the client wants it.
+    Offered,
+    /// Before anything else.
+    Required,
+    /// From the first octet on.
+    On,
+}
+
 /// The server that a dialog needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
@@ -65,8 +78,13 @@ pub struct Setup {
     /// clients may authenticate. There is one user, `user` with `pencil`.
     pub auth: String,
     /// `set tls on`: the session is within TLS, and can be bound by `tls-exporter`
-    /// to 32 octets of 1.
-    pub tls: bool,
+    /// to 32 octets of 1. `set tls offered`, `set tls required`: by STARTTLS. What is
+    /// behind that depends on how the octets are cut, so such a dialog is played turn
+    /// by turn alone.
+    pub tls: Tls,
+    /// `set certificate user`: the client shows a certificate, which is that user's;
+    /// `set certificate stranger`: nobody's.
+    pub certificate: String,
     /// `set kind submission`: `listener.kind`.
     pub submission: bool,
 }
@@ -86,7 +104,8 @@ impl Default for Setup {
             disable: Vec::new(),
             tells: false,
             auth: String::new(),
-            tls: false,
+            tls: Tls::Off,
+            certificate: String::new(),
             submission: false,
         }
     }
@@ -235,7 +254,10 @@ impl Dialog {
             "listener" if value == "tells" => self.setup.tells = true,
             "disable" => self.setup.disable = value.split(' ').map(String::from).collect(),
             "auth" => self.setup.auth = value.into(),
-            "tls" if value == "on" => self.setup.tls = true,
+            "tls" if value == "on" => self.setup.tls = Tls::On,
+            "tls" if value == "offered" => self.setup.tls = Tls::Offered,
+            "tls" if value == "required" => self.setup.tls = Tls::Required,
+            "certificate" => self.setup.certificate = value.into(),
             "kind" if value == "submission" => self.setup.submission = true,
             "relay-domains" => {
                 self.setup.relay_domains = value.split(' ').map(String::from).collect();
@@ -243,6 +265,14 @@ impl Dialog {
             _ => return Err(format!("no setting: {rest:?}")),
         }
         Ok(())
+    }
+
+    /// True when it shows the same only if it is played turn by turn.
+    pub fn is_for_turns(&self) -> bool {
+        let octets = self.client_octets();
+        let begins_tls = octets.split(|&octet| octet == b'\n').any(|line| line == b"STARTTLS\r");
+        let has_tls = matches!(self.setup.tls, Tls::Offered | Tls::Required);
+        self.setup.strict || begins_tls && has_tls
     }
 
     /// True when the client may send something behind what makes the server

@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringpost::base::{EnhancedCode, Mechanisms, Place, QueueId, Reply, ShardId, UnixMillis};
+use ringpost::base::{
+    EnhancedCode, Mechanism, Mechanisms, Place, QueueId, Reply, ShardId, UnixMillis,
+};
 use ringpost::config::Access;
 use ringpost::mail::stuffing::Stuffer;
 use ringpost::policy::access::may_relay;
@@ -20,11 +22,17 @@ use ringpost::proto::smtp::server::{
     Transaction, Verdict,
 };
 
-use super::dialog::{Accepted, HOSTNAME, Heard, Setup, Transport};
+use super::dialog::{Accepted, HOSTNAME, Heard, Setup, Tls, Transport};
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 /// The user of the dialogs, and the password.
-const USER: (&str, &str) = ("user", "pencil");
+pub const USER: (&str, &str) = ("user", "pencil");
+/// The salt of the user's keys, in base64, and how often the password is hashed.
+pub const SALT: (&str, u32) = ("W22ZaJ0SNY7soEsUEjb6gQ==", 4096);
+/// What the server adds to nonces of clients.
+pub const NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+/// What a session within TLS can be bound to, by `tls-exporter`.
+pub const BINDING: [u8; 32] = [1; 32];
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A session with the engine.
@@ -35,6 +43,9 @@ pub struct Engine {
     /// The client, and whether it may claim to be another.
     client: IpAddr,
     claims: bool,
+    /// What may be used within TLS, and whose certificate the client has.
+    mechanisms: Mechanisms,
+    certificate: String,
     message_size: u64,
     /// What was sent and not used.
     unread: Vec<u8>,
@@ -80,21 +91,24 @@ impl Engine {
             },
             idle_commands_max: setup.idle_commands,
             strict: setup.strict,
+            tls_required: setup.tls == Tls::Required,
             offers: offers(setup),
-            ..Spec::default()
         });
         let mut out = Vec::new();
         let mut server = Server::new(Arc::new(settings), &mut out);
         server.introduce(setup.trusted, NOW);
         server.allow_proxying(setup.claims, setup.claims);
-        if setup.tls {
-            server.offer_mechanisms(Mechanisms::parse(&setup.auth));
+        if setup.tls == Tls::On {
+            server = server.over_tls();
+            server.offer_mechanisms(mechanisms(setup));
         }
         Engine {
             server: Some(server),
             access: Access { relay_from, relay_domains },
             client: CLIENT,
             claims: setup.claims,
+            mechanisms: mechanisms(setup),
+            certificate: setup.certificate.clone(),
             message_size: setup.message_size,
             unread: Vec::new(),
             body: None,
@@ -133,7 +147,7 @@ impl Engine {
                     let verdict = decide(&self.access, &mut self.client, may, question);
                     server = server.answer(verdict, &mut out);
                 }
-                Step::Authenticate => server = authenticate(server, &mut out),
+                Step::Authenticate => server = authenticate(server, &self.certificate, &mut out),
                 Step::Body => {
                     let protocol = server.protocol().keyword();
                     let transaction = server.take_transaction();
@@ -142,7 +156,9 @@ impl Engine {
                 Step::StartTls => {
                     // As after a handshake: what was sent in the clear is gone.
                     self.unread.clear();
-                    self.server = Some(server.secured());
+                    let mut server = server.secured();
+                    server.offer_mechanisms(self.mechanisms);
+                    self.server = Some(server);
                     break;
                 }
                 Step::Chunk { octets, first, last } => {
@@ -258,12 +274,18 @@ fn offers(setup: &Setup) -> Offers {
         mt_priority: offered("MT-PRIORITY"),
         requiretls: offered("REQUIRETLS"),
         limits: offered("LIMITS"),
-        starttls: all.starttls,
+        starttls: matches!(setup.tls, Tls::Offered | Tls::Required),
         etrn: offered("ETRN"),
         vrfy: setup.tells,
         expn: setup.tells,
         auth: Mechanisms::parse(&setup.auth),
     }
+}
+
+/// What the dialogs' listener has clients use within TLS.
+fn mechanisms(setup: &Setup) -> Mechanisms {
+    let all = Mechanisms::parse(&setup.auth);
+    if setup.certificate.is_empty() { all.without(Mechanism::External) } else { all }
 }
 
 /// What is said of bare CR and LF, where they matter.
@@ -274,27 +296,30 @@ fn faulty(scanner: &Scanner, transaction: &Transaction) -> Option<BodyVerdict> {
 }
 
 /// Asks the one user of the dialogs, and always with the same nonce.
-fn authenticate(server: Server, out: &mut Vec<u8>) -> Server {
+fn authenticate(server: Server, certificate: &str, out: &mut Vec<u8>) -> Server {
     let Some(Authentication::Need(need)) = server.authentication() else {
         return server.answer(Verdict::Accept, out);
     };
     let user = Some("user".to_owned());
     let answer = match need {
         Need::Password(asked) => Identified::Checked(user.filter(|_| asked == Some(USER))),
-        Need::Certificate(_) => Identified::Checked(None),
+        Need::Certificate(named) => {
+            let owner = Some(certificate).filter(|owner| *owner == USER.0);
+            let is_meant = named.is_some_and(|named| named.is_none() || named == owner);
+            Identified::Checked(user.filter(|_| owner.is_some() && is_meant))
+        }
         Need::Keys(name) => {
-            let salt = base64::decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").expect("base64");
-            let keys = derive_keys(USER.1, &salt, 4096.try_into().expect("not 0"));
+            let salt = base64::decode(SALT.0.as_bytes()).expect("base64");
+            let keys = derive_keys(USER.1, &salt, SALT.1.try_into().expect("not 0"));
             let user = user.filter(|user| name == Some(user));
-            let nonce = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
-            Identified::Keys(Keys { keys, user, nonce, bindings: &bindings() })
+            Identified::Keys(Keys { keys, user, nonce: NONCE, bindings: &bindings() })
         }
     };
     server.identified(answer, out)
 }
 
 fn bindings() -> Vec<Binding> {
-    vec![Binding { kind: BindingKind::Exporter, data: [1; 32].into() }]
+    vec![Binding { kind: BindingKind::Exporter, data: BINDING.into() }]
 }
 
 fn decide(

@@ -14,3 +14,4 @@ pub mod rig;
 pub mod scram;
 pub mod tls;
 pub mod users;
+pub mod wire;

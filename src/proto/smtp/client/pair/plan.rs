@@ -270,7 +270,8 @@ pub(super) fn offers() -> impl Strategy<Value = Offers> {
     prop::collection::vec(prop::bool::weighted(0.8), 9).prop_map(|is_offered| Offers {
         pipelining: is_offered[0],
         eight_bit: is_offered[1],
-        smtputf8: is_offered[2],
+        // RFC 6531, 3.1: together only.
+        smtputf8: is_offered[1] && is_offered[2],
         dsn: is_offered[3],
         chunking: is_offered[4],
         binarymime: is_offered[5],

@@ -6,6 +6,7 @@ pub mod authority;
 pub mod dialog;
 pub mod dns;
 pub mod engine;
+pub mod full;
 pub mod hop;
 pub mod peer;
 pub mod process;

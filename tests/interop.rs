@@ -1,40 +1,30 @@
-//! Real clients against the server: Python's `smtplib`, `swaks`, and Postfix's
-//! `smtp-source` and `smtp-sink`; and Python's `email`, which reads the reports.
-//! Each test runs where its peer is installed, and says so where it is not.
+//! Real clients against the server: Python's `smtplib`, `swaks`, Postfix's
+//! `smtp-source`, `msmtp` and `nodemailer`; and Python's `email`, which reads the
+//! reports. Each test runs where its peer is installed, and says so where it is not;
+//! where CI is set it has to be.
 
 mod support;
 
+#[path = "interop/msmtp.rs"]
+mod msmtp;
+#[path = "interop/nodemailer.rs"]
+mod nodemailer;
+
 use std::net::SocketAddr;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use ringpost::base::{Disposition, EnhancedCode, Outcome, Reply, UnixMillis};
 use ringpost::mail::report::{Kind, ReportInput, Reported, Returned, build};
 use ringpost::mail::stuffing::unstuff;
 use support::peer::NextHop;
 use support::process::Server;
-
-fn installed(program: &str, probe: &[&str]) -> bool {
-    let found = Command::new(program).args(probe).output().is_ok();
-    if !found {
-        eprintln!("{program} is not installed: its test did not run");
-    }
-    found
-}
+use support::program::{is_installed, succeeded};
 
 fn start(hop: SocketAddr) -> (tempfile::TempDir, Server) {
     let dir = tempfile::tempdir().unwrap();
     let route = format!(r#"route=[{{domain="*", next_hop=["{hop}"]}}]"#);
     let server = Server::start(dir.path(), &[&route]);
     (dir, server)
-}
-
-fn assert_success(output: &Output) {
-    assert!(
-        output.status.success(),
-        "{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 const PYTHON: &str = r#"
@@ -63,14 +53,14 @@ with smtplib.SMTP(host, int(port)) as smtp:
 
 #[test]
 fn python_smtplib() {
-    if !installed("python3", &["--version"]) {
+    if !is_installed("python3") {
         return;
     }
     let hop = NextHop::start();
     let (_dir, server) = start(hop.address);
     let output =
         Command::new("python3").args(["-c", PYTHON, &server.smtp.to_string()]).output().unwrap();
-    assert_success(&output);
+    succeeded(&output);
     let got = hop.wait(|got| got.len() == 1);
     assert_eq!(support::peer::header(&got[0].body, "X-Test").as_deref(), Some("python"));
     let text = String::from_utf8_lossy(&got[0].body);
@@ -79,7 +69,7 @@ fn python_smtplib() {
 
 #[test]
 fn swaks() {
-    if !installed("swaks", &["--version"]) {
+    if !is_installed("swaks") {
         return;
     }
     let hop = NextHop::start();
@@ -96,7 +86,7 @@ fn swaks() {
         .args(["--pipeline", "--header", "X-Test: swaks", "--body", ".\nbody"])
         .output()
         .unwrap();
-    assert_success(&output);
+    succeeded(&output);
     let got = hop.wait(|got| got.len() == 1);
     assert_eq!(support::peer::header(&got[0].body, "X-Test").as_deref(), Some("swaks"));
     assert_eq!(got[0].recipients, ["b@y.test", "c@y.test"]);
@@ -104,7 +94,7 @@ fn swaks() {
 
 #[test]
 fn postfix_smtp_source() {
-    if !installed("smtp-source", &[]) {
+    if !is_installed("smtp-source") {
         return;
     }
     let hop = NextHop::start();
@@ -114,7 +104,7 @@ fn postfix_smtp_source() {
         .arg(server.smtp.to_string())
         .output()
         .unwrap();
-    assert_success(&output);
+    succeeded(&output);
     let got = hop.wait(|got| got.len() == 50);
     assert!(got.iter().all(|got| got.recipients.len() == 2));
 }
@@ -165,13 +155,13 @@ fn read_by_python(reports: &[Vec<u8>]) -> String {
         command.arg(path);
     }
     let output = command.env("PYTHONIOENCODING", "utf-8").output().unwrap();
-    assert_success(&output);
+    succeeded(&output);
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
 fn python_email_reads_every_kind_of_report() {
-    if !installed("python3", &["--version"]) {
+    if !is_installed("python3") {
         return;
     }
     let outcome = |disposition, reply| Outcome {
@@ -252,7 +242,7 @@ with smtplib.SMTP(host, int(port)) as smtp:
 
 #[test]
 fn python_smtplib_asks_for_reports_and_gets_them() {
-    if !installed("python3", &["--version"]) {
+    if !is_installed("python3") {
         return;
     }
     let refuse = |address: &str| address.contains("bad@").then(|| "550 5.1.1 no".to_owned());
@@ -260,7 +250,7 @@ fn python_smtplib_asks_for_reports_and_gets_them() {
     let (_dir, server) = start(hop.address);
     let output =
         Command::new("python3").args(["-c", ASKING, &server.smtp.to_string()]).output().unwrap();
-    assert_success(&output);
+    succeeded(&output);
     let got = hop.wait(|got| got.len() == 3);
     let reports = got.iter().filter(|got| got.sender.is_empty());
     let reports: Vec<_> = reports.map(|got| got.body.clone()).collect();

@@ -1,55 +1,25 @@
-//! Postfix as the next hop, found by MX: its `smtp-sink` with each way that it has
-//! to fail, and a real `smtpd` with a throw-away configuration. Each test runs
-//! where Postfix is installed, and says so where it is not.
+//! Postfix as the next hop: its `smtp-sink` with each way that it has to fail, and a
+//! real `smtpd` with a throw-away configuration; and Postfix as a client. Each test
+//! runs where Postfix is installed and may be started, and says so where it is not;
+//! where CI is set it has to be.
 
 mod support;
 
-use std::net::{SocketAddr, TcpStream};
+#[path = "interop_postfix/client.rs"]
+mod client;
+#[path = "interop_postfix/server.rs"]
+mod server;
+
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use support::hop::{Hop, on_one_port};
-use support::peer::NextHop;
+use support::peer::{Client, NextHop};
+use support::postfix::{self, Daemon, Postfix, wait_listening};
+use support::program::{is_installed, is_root};
 use support::rig::{Rig, dns_with_sender, domain, wait_for};
-
-fn is_installed(program: &str) -> bool {
-    // Without arguments both say how they are used.
-    let quiet =
-        |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let found = quiet(Command::new(program).stdin(Stdio::null())).is_ok();
-    if !found {
-        eprintln!("{program} is not installed: the test did not run");
-    }
-    found
-}
-
-fn is_root() -> bool {
-    let output = Command::new("id").arg("-u").output().unwrap();
-    output.stdout.trim_ascii() == b"0"
-}
-
-/// A process that ends with the test.
-struct Daemon {
-    process: Child,
-    /// Where the process writes its number that is to be ended, if that is a
-    /// child of `process`.
-    pid_file: Option<PathBuf>,
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let written = self.pid_file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
-        let pid = written.unwrap_or_else(|| self.process.id().to_string());
-        let _ = Command::new("kill").args(["-TERM", pid.trim()]).status();
-        let _ = self.process.wait();
-    }
-}
-
-fn wait_listening(address: SocketAddr) {
-    wait_for("listening", || TcpStream::connect(address).is_ok());
-}
 
 /// `smtp-sink` at `address` with these options.
 fn sink(address: SocketAddr, options: &[&str]) -> Daemon {
@@ -59,9 +29,30 @@ fn sink(address: SocketAddr, options: &[&str]) -> Daemon {
     }
     command.args(options).arg(address.to_string()).arg("100");
     let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let sink = Daemon { process, pid_file: None };
+    let sink = Daemon::new(process);
     wait_listening(address);
     sink
+}
+
+/// Sends `message` to `recipients`, each with its parameters.
+#[track_caller]
+fn send(client: &mut Client, mail: &str, recipients: &[&str], message: &[u8]) {
+    let begin = client.command(&format!("MAIL FROM:{mail}")).unwrap();
+    assert!(begin.starts_with("250"), "{begin}");
+    for recipient in recipients {
+        let said = client.command(&format!("RCPT TO:{recipient}")).unwrap();
+        assert!(said.starts_with("250"), "{said}");
+    }
+    assert!(client.command("DATA").unwrap().starts_with("354"));
+    let mut wire = Vec::new();
+    for line in message.split_inclusive(|&octet| octet == b'\n') {
+        wire.extend(line.starts_with(b".").then_some(b'.'));
+        wire.extend_from_slice(line);
+    }
+    wire.extend_from_slice(b".\r\n");
+    client.send(&wire).unwrap();
+    let taken = client.reply().unwrap();
+    assert!(taken.starts_with("250"), "{taken}");
 }
 
 /// What becomes of a message for a sink with these options; `next` goes to the
@@ -181,59 +172,21 @@ fn smtp_sink_takes_many_messages_as_they_are() {
 
 /// A Postfix that takes mail for `post.test` at `address` and passes it on to
 /// `onward`, all in `dir`.
-fn postfix(dir: &Path, address: SocketAddr, onward: SocketAddr) -> Daemon {
-    let output = Command::new("postconf").args(["-d", "-h", "daemon_directory"]).output().unwrap();
-    let daemons = String::from_utf8(output.stdout).unwrap();
-    let [etc, queue, data] = ["etc", "queue", "data"].map(|name| dir.join(name));
-    for folder in [&etc, &queue, &data] {
-        std::fs::create_dir(folder).unwrap();
-    }
-    std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
-    let owned = Command::new("chown").arg("postfix").arg(&data).status().unwrap();
-    assert!(owned.success());
-    let main = format!(
-        "compatibility_level = 3.6\nqueue_directory = {}\ndata_directory = {}\n\
-         daemon_directory = {}\nmyhostname = post.test\nmydestination =\nalias_maps =\n\
-         inet_protocols = ipv4\nmynetworks = 127.0.0.0/8\nrelay_domains = post.test\n\
-         smtpd_peername_lookup = no\nmaillog_file = /dev/stdout\n\
-         smtpd_relay_restrictions = permit_mynetworks, reject\n\
-         smtpd_recipient_restrictions = check_recipient_access inline:{{\
+fn postfix(dir: &Path, address: SocketAddr, onward: SocketAddr) -> Postfix {
+    let settings = format!(
+        "relay_domains = post.test\nsmtpd_recipient_restrictions = check_recipient_access inline:{{\
          {{bad@post.test = 550 5.1.1 nobody by that name}}, \
          {{busy@post.test = 450 4.2.0 the mailbox is busy}}}}\n\
          message_size_limit = 3000000\nrelayhost = [{}]:{}\n",
-        queue.display(),
-        data.display(),
-        daemons.trim(),
         onward.ip(),
         onward.port(),
     );
-    let services = "cleanup unix n - n - 0 cleanup\nqmgr unix n - n 300 1 qmgr\n\
-         rewrite unix - - n - - trivial-rewrite\nbounce unix - - n - 0 bounce\n\
-         defer unix - - n - 0 bounce\ntrace unix - - n - 0 bounce\n\
-         proxymap unix - - n - - proxymap\nsmtp unix - - n - - smtp\n\
-         relay unix - - n - - smtp\nerror unix - - n - - error\nretry unix - - n - - error\n\
-         anvil unix - - n - 1 anvil\nscache unix - - n - 1 scache\n\
-         postlog unix-dgram n - n - 1 postlogd\n";
-    let master = format!("{address} inet n - n - - smtpd\n{services}");
-    std::fs::write(etc.join("main.cf"), main).unwrap();
-    std::fs::write(etc.join("master.cf"), master).unwrap();
-    let log = std::fs::File::create(dir.join("log")).unwrap();
-    let mut command = Command::new("postfix");
-    // Its end is that of its process group, which must not be ours.
-    command.arg("-c").arg(&etc).arg("start-fg").process_group(0).stdin(Stdio::null());
-    let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    let daemon = Daemon { process, pid_file: Some(queue.join("pid/master.pid")) };
-    wait_listening(address);
-    daemon
+    Postfix::start(dir, &settings, &format!("{address} inet n - n - - smtpd"), &[address])
 }
 
 #[test]
 fn postfix_smtpd_gets_mail_by_mx() {
-    if !is_installed("postfix") {
-        return;
-    }
-    if !is_root() {
-        eprintln!("Postfix needs root: the test did not run");
+    if !postfix::is_there() {
         return;
     }
     let [home, place] = <[_; 2]>::try_from(on_one_port(&["127.15.3.1", "127.15.3.2"])).unwrap();

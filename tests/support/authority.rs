@@ -9,6 +9,8 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::tls::Files;
+
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// An authority.
@@ -43,6 +45,14 @@ impl Authority {
     /// A server with a certificate for `names` that has expired.
     pub fn expired(&self, names: &[&str]) -> Arc<ServerConfig> {
         self.signed(names, 2020)
+    }
+
+    /// Writes a certificate for `name`, and its key, into `dir`.
+    pub fn files(&self, dir: &Path, name: &str) -> Files {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Files::write(dir, name, certificate.pem().as_bytes(), key.serialize_pem().as_bytes())
     }
 
     fn signed(&self, names: &[&str], until_year: i32) -> Arc<ServerConfig> {

@@ -171,7 +171,8 @@ impl Files {
         (Files::write(dir, name, certificate.as_bytes(), key.as_bytes()), ca)
     }
 
-    fn write(dir: &Path, name: &str, certificate: &[u8], key: &[u8]) -> Files {
+    /// These, in PEM, in `dir`.
+    pub fn write(dir: &Path, name: &str, certificate: &[u8], key: &[u8]) -> Files {
         let files = Files {
             certificate: dir.join(format!("{name}.crt")),
             key: dir.join(format!("{name}.key")),

@@ -6,12 +6,13 @@ mod support;
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use socket2::{Domain, Socket, Type};
 use support::peer::{Client, Got, NextHop, PATIENCE, header};
 use support::process::Server;
 
@@ -88,9 +89,25 @@ fn start(data: &Path, hop: SocketAddr) -> Server {
     Server::start(data, &settings)
 }
 
-/// An address at which nobody listens yet.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// A place for a next hop at which nobody listens yet, and which nobody else gets.
+struct Place(Socket);
+
+impl Place {
+    fn new() -> Place {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        Place(socket)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    /// The next hop comes.
+    fn open(self) -> NextHop {
+        self.0.listen(128).unwrap();
+        NextHop::on(self.0.into(), |_| None)
+    }
 }
 
 fn message(name: &str) -> Vec<u8> {
@@ -139,7 +156,8 @@ fn wait_for(what: &str, so: impl Fn() -> bool) {
 #[test]
 fn a_full_disk_puts_mail_off_before_it_is_full_and_what_is_queued_goes_on() {
     let Some(disk) = Disk::new(64) else { return };
-    let hop = nobody();
+    let place = Place::new();
+    let hop = place.address();
     let server = start(&disk.path().join("data"), hop);
     let mut client = Client::connect(server.smtp).unwrap();
     let mut sent = Vec::new();
@@ -177,7 +195,7 @@ fn a_full_disk_puts_mail_off_before_it_is_full_and_what_is_queued_goes_on() {
     // A start on the full disk, and the next hop comes back.
     server.kill();
     let server = start(&disk.path().join("data"), hop);
-    let next_hop = NextHop::on(TcpListener::bind(hop).unwrap(), |_| None);
+    let next_hop = place.open();
     all_arrive(&next_hop, &sent);
     wait_for("the disk has room", || server.get("/metrics").contains("disk_full{shard=\"0\"} 0"));
     let mut client = Client::connect(server.smtp).unwrap();
@@ -208,7 +226,8 @@ fn a_disk_that_cannot_be_written_is_named_before_the_server_starts() {
 #[test]
 fn a_failing_disk_stops_acceptance_at_once_and_loses_nothing() {
     let Some(disk) = Disk::new(64) else { return };
-    let hop = nobody();
+    let place = Place::new();
+    let hop = place.address();
     let data = disk.path().join("data");
     let server = start(&data, hop);
     let mut client = Client::connect(server.smtp).unwrap();
@@ -235,7 +254,7 @@ fn a_failing_disk_stops_acceptance_at_once_and_loses_nothing() {
 
     // The disk is repaired.
     assert!(disk.unmount() && disk.mount());
-    let next_hop = NextHop::on(TcpListener::bind(hop).unwrap(), |_| None);
+    let next_hop = place.open();
     let server = start(&data, hop);
     all_arrive(&next_hop, &names);
     let mut client = Client::connect(server.smtp).unwrap();

@@ -2,13 +2,14 @@
 //! disk, told what to do by signals, and asked how it is by every way there is.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 /// A test that waits longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,9 +31,19 @@ fn ringpost(config: &Path) -> Command {
     command
 }
 
+/// A port on which nothing listens. The socket that has it is kept to the end of
+/// the process, so that nobody else gets it.
+fn nobody() -> SocketAddr {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
+}
+
 /// Writes a configuration whose mail is to wait: nobody is at its next hop.
 fn configure(dir: &Path) -> std::path::PathBuf {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let file = dir.join("ringpost.toml");
     let text = format!(
         "hostname = \"relay.example\"\ndata_dir = \"{}\"\ncores = 1\n\

@@ -3,10 +3,12 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::SocketAddr;
 
 use support::process::Server;
 use support::raw::Raw;
+use support::tls::{self, say};
 
 /// Only recipients of `here.example` are taken, unless the client is 192.0.2.7.
 const RULES: [&str; 4] = [
@@ -232,6 +234,51 @@ fn limits_are_those_of_the_client_behind_the_proxy() {
 }
 
 #[test]
+fn tls_begins_behind_the_header_where_it_is_implicit() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = r#"listener=[{address="127.0.0.1:0", tls="implicit", proxy_protocol=true, proxy_from=["127.0.0.1"]}]"#;
+    let settings: Vec<&str> =
+        RULES.into_iter().chain([listener, r#"tls.certificate="self-signed""#]).collect();
+    let server = Server::start(dir.path(), &settings);
+    let config = tls::anybody();
+    for (header, relays) in [
+        (&b"PROXY TCP4 192.0.2.7 127.0.0.1 1025 465\r\n"[..], true),
+        (b"PROXY TCP4 192.0.2.8 127.0.0.1 1025 465\r\n", false),
+        (&v2_of([192, 0, 2, 7]), true),
+    ] {
+        let mut secure = tls::over(tls::plain(server.smtp), &config, "relay.test");
+        // In one write with the first of the handshake.
+        let mut first = header.to_vec();
+        secure.conn.write_tls(&mut first).unwrap();
+        secure.sock.write_all(&first).unwrap();
+        assert!(tls::reply(&mut secure).unwrap().starts_with("220 "));
+        assert!(say(&mut secure, "EHLO client.example").unwrap().starts_with("250-"));
+        assert!(say(&mut secure, "MAIL FROM:<s@a.example>").unwrap().starts_with("250 "));
+        assert!(say(&mut secure, "RCPT TO:<r@here.example>").unwrap().starts_with("250 "));
+        let reply = say(&mut secure, "RCPT TO:<r@other.example>").unwrap();
+        assert_eq!(reply.starts_with("250 "), relays, "{reply}");
+        assert!(say(&mut secure, "DATA").unwrap().starts_with("354 "));
+        assert!(say(&mut secure, "Subject: x\r\n\r\n.").unwrap().starts_with("250 "));
+    }
+    for client in ["192.0.2.7", "192.0.2.8"] {
+        let line = server.wait_log(|line| {
+            line.contains("accepted") && line.contains(&format!("client=\"{client}\""))
+        });
+        assert!(line.contains("tls=TLS1.3"), "{line}");
+    }
+    assert_eq!(server.metric("ringpost_tls_handshakes_total{"), 3);
+    // A handshake without a header is no header, and a header within TLS is early.
+    let mut secure = tls::over(tls::plain(server.smtp), &config, "relay.test");
+    assert!(secure.conn.complete_io(&mut secure.sock).is_err(), "no header, no handshake");
+    assert_eq!(server.metric("ringpost_claims_refused_total{"), 1);
+    let mut secure = tls::over(tls::plain(server.smtp), &config, "relay.test");
+    secure.sock.write_all(&v2_of([192, 0, 2, 8])).unwrap();
+    secure.write_all(b"PROXY TCP4 192.0.2.7 127.0.0.1 1025 465\r\n").unwrap();
+    let reply = tls::reply(&mut secure).unwrap();
+    assert!(reply.starts_with("421 4.7.0 you spoke before the greeting"), "{reply}");
+}
+
+#[test]
 fn xclient_makes_the_client_another_and_the_log_tells() {
     let (_dir, server) = start(r#"xclient_from=["127.0.0.1"]"#);
     let mut raw = Raw::greeted(server.smtp);
@@ -265,6 +312,37 @@ fn xclient_makes_the_client_another_and_the_log_tells() {
     raw.ask("RSET");
     assert!(raw.ask("XCLIENT ADDR=[UNAVAILABLE]").starts_with("220 "));
     assert!(!relays(&mut raw));
+}
+
+#[test]
+fn who_is_named_by_xclient_is_held_to_the_senders_of_that_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = format!("auth.users={:?}", dir.path().join("users").display().to_string());
+    for (name, more) in [("alice", "alice@a.example"), ("bob", "bob@a.example")] {
+        let mut add = assert_cmd::Command::new(env!("CARGO_BIN_EXE_ringpost"));
+        add.args(["user", "add", name, "--sender", more, "--password-stdin", "--set", &users]);
+        add.args(["--set", "hostname=relay.test"]).write_stdin("pencil").assert().success();
+    }
+    let listener = r#"listener=[{address="127.0.0.1:0", xclient_from=["127.0.0.1"]}]"#;
+    let settings: Vec<&str> = RULES.into_iter().chain([listener, &*users]).collect();
+    let server = Server::start(dir.path(), &settings);
+    let mut raw = Raw::greeted(server.smtp);
+    let mut sends = |claims: &str, sender: &str| {
+        assert!(raw.ask(&format!("XCLIENT {claims}")).starts_with("220 "));
+        assert!(raw.ask("EHLO client.example").starts_with("250 "));
+        let reply = raw.ask(&format!("MAIL FROM:<{sender}>"));
+        assert!(raw.ask("RSET").starts_with("250 "));
+        assert!(reply.starts_with("250 ") || reply.starts_with("553 5.7.1 "), "{reply}");
+        reply.starts_with("250 ")
+    };
+    assert!(sends("ADDR=198.51.100.1", "anybody@b.example"), "nobody in particular");
+    assert!(sends("LOGIN=alice", "alice@a.example"));
+    assert!(!sends("LOGIN=alice", "bob@a.example"));
+    assert!(sends("LOGIN=ALICE", ""), "the null sender is everybody's");
+    assert!(!sends("ADDR=198.51.100.2", "bob@a.example"), "still alice");
+    assert!(sends("LOGIN=Bob", "bob@a.example"), "names are as with AUTH");
+    assert!(!sends("LOGIN=mallory", "bob@a.example"), "a user that nobody knows has no senders");
+    assert!(sends("LOGIN=[UNAVAILABLE]", "bob@a.example"));
 }
 
 #[test]

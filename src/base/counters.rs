@@ -58,7 +58,7 @@ counters! {
     authentications_put_off: "Authentications answered 454, those locked out among them",
     recipients_refused: "RCPT commands refused by policy",
     messages_rate_limited: "MAIL commands answered 451 because a client or user sends too many",
-    messages_shed: "DATA commands answered 452 because there was no memory",
+    messages_shed: "Commands answered 452 because there was no memory",
     messages_accepted: "Messages answered with 250 after their commit",
     messages_refused: "Messages refused after the end of the data",
     messages_tempfailed: "Messages answered with 4xx after the end of the data",

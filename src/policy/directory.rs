@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock};
 use crate::base::scram::{ITERATIONS, SALT_LEN, ScramKeys};
 use crate::base::users::{Certificate, DECOY_LEN, User, UsersFile};
 use crate::policy::password;
+use crate::proto::sasl::prepared_name;
 
 /// Why users cannot be asked, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +160,15 @@ pub fn check_certificate(
         }
     }
     Ok(None)
+}
+
+/// The user whom a trusted peer has authenticated by this name, prepared or not.
+///
+/// # Errors
+/// When it cannot be told now.
+pub fn named(users: &dyn Users, name: &str) -> Result<Option<Arc<User>>, Unavailable> {
+    let Some(name) = prepared_name(name) else { return Ok(None) };
+    Ok(active(users.by_name(&name)?))
 }
 
 fn active(user: Option<Arc<User>>) -> Option<Arc<User>> {

@@ -27,6 +27,8 @@ pub(super) enum Asked {
     Keys(Option<String>),
     /// What the client's certificate is known by, and who it is to be.
     Certificate(Vec<Certificate>, Option<Option<String>>),
+    /// As whom a trusted peer has authenticated it.
+    Name(String),
 }
 
 /// What they say.
@@ -123,5 +125,6 @@ fn answer(users: &dyn Users, asked: &Asked) -> Result<Told, Unavailable> {
             let named = named.as_ref().map(Option::as_deref);
             directory::check_certificate(users, certificates, named).map(Told::Checked)
         }
+        Asked::Name(name) => directory::named(users, name).map(Told::Checked),
     }
 }

@@ -67,7 +67,6 @@ impl<S: Store, H: Hooks> Session<S, H> {
         let envelope = self.envelope(server);
         let passage = self.passage(&envelope);
         let mut intake = Intake::new(envelope, passage, protocol, size_max);
-        self.buffer.want_large();
         let mut scanned = 0;
         let mut pace = Pace::default();
         loop {
@@ -116,6 +115,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
             if let Err(error) = stream.push(part).await {
                 intake.stored = Stored::Refused(storage_reply(&error));
             }
+            intake.passage.let_go();
         }
     }
 
@@ -305,6 +305,16 @@ impl<S: Store> Intake<S> {
         if self.headers.tls_optional() && !requires {
             terms.get_or_insert_default().tls_optional = true;
         }
+    }
+
+    /// The body is to be refused, whatever else comes of it.
+    pub(super) fn give_up(&mut self, reply: Reply) {
+        self.stored = Stored::Refused(reply);
+    }
+
+    /// What comes of the body is of no use: it was found that it will be refused.
+    pub(super) fn is_given_up(&self) -> bool {
+        matches!(self.stored, Stored::Refused(_))
     }
 
     /// Why the body will not be taken, as far as that is known by now.

@@ -2,18 +2,121 @@
 //! place among the clients, the rate of its messages, the memory for a body, and
 //! the pace of one.
 
-use crate::base::{EnhancedCode, Reply};
+use std::rc::Rc;
+
+use crate::base::{EnhancedCode, Memory, Reply, Share};
 use crate::io::clock;
 use crate::io::store::Store;
 use crate::io::watch::Interrupt;
 use crate::policy::abuse::Pace;
+use crate::proto::smtp::server::Question;
 
 use super::body::Lost;
 use super::hooks::{Broken, Hooks};
 use super::listener;
 use super::session::Session;
 
+/// What a transaction may take that is not counted apart from its session, in bytes.
+const LIGHT: usize = 1024;
+/// What an address takes beside its octets and what was asked with it, in bytes.
+const ADDRESS: usize = 128;
+
+/// What the envelope of a transaction takes.
+pub(super) struct Load {
+    bytes: usize,
+    share: Share,
+}
+
+impl Load {
+    pub(super) fn of(memory: &Rc<Memory>) -> Load {
+        Load { bytes: 0, share: Share::of(memory) }
+    }
+
+    /// Whether there is memory for one address more, from a line of so many octets.
+    fn fits(&self, line: usize) -> bool {
+        let more = (self.bytes + line + ADDRESS).saturating_sub(LIGHT);
+        more <= self.share.bytes() || self.share.memory().has_room(more - self.share.bytes())
+    }
+
+    /// One address more.
+    fn add(&mut self, line: usize) {
+        self.bytes += line + ADDRESS;
+        self.share.set(self.bytes.saturating_sub(LIGHT));
+    }
+
+    /// There is no transaction any more.
+    pub(super) fn clear(&mut self) {
+        self.bytes = 0;
+        self.share.set(0);
+    }
+}
+
+/// What it takes to say yes to a question.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Needs {
+    Nothing,
+    /// An envelope whose sender came in a line of so many octets.
+    Sender(usize),
+    /// One recipient more.
+    Recipient(usize),
+    /// A buffer for the body.
+    Body,
+}
+
+impl Needs {
+    /// Those of `question`, which came in a line of so many octets.
+    pub(super) fn of(question: &Question<'_>, line: usize) -> Needs {
+        match question {
+            Question::Mail { .. } => Needs::Sender(line),
+            Question::Recipient(_) => Needs::Recipient(line),
+            Question::Data => Needs::Body,
+            _ => Needs::Nothing,
+        }
+    }
+}
+
+/// There is no memory for what a client wants; it may come again.
+pub(super) fn short_of_memory() -> Reply {
+    let text = "short of memory (limits.receive_memory), try again later";
+    Reply::new(452, EnhancedCode(4, 3, 1), text)
+}
+
 impl<S: Store, H: Hooks> Session<S, H> {
+    /// Does what was said yes to. Nothing has happened since it was found that there
+    /// is room, and what is taken here is kept until it is of no use, so that nobody
+    /// else gets it while replies are written.
+    pub(super) fn meet(&mut self, needs: Needs) {
+        match needs {
+            Needs::Nothing => {}
+            Needs::Sender(line) => {
+                self.use_origin();
+                self.envelope.clear();
+                self.envelope.add(line);
+            }
+            Needs::Recipient(line) => self.envelope.add(line),
+            Needs::Body => {
+                let is_there = self.buffer.want_large();
+                assert!(is_there, "a body that there is no room for is refused");
+            }
+        }
+    }
+
+    /// Why one address more cannot be kept, if so.
+    pub(super) fn refuses_load(&self, line: usize) -> Option<Reply> {
+        if self.envelope.fits(line) {
+            return None;
+        }
+        self.shard.counters.borrow_mut().messages_shed += 1;
+        Some(short_of_memory())
+    }
+
+    /// Gives the session up: there is no memory for what its client sends.
+    pub(super) fn run_short(&mut self) {
+        let text = "short of memory (limits.receive_memory), try again later";
+        let reply = Reply::new(421, EnhancedCode(4, 3, 2), text);
+        self.given_up = Some((Broken::Short, Box::new(reply)));
+    }
+
     /// Counts the session as one of its client's; the place that it had is free.
     pub(super) fn take_seat(&mut self) -> Result<(), Reply> {
         self.seat = None;
@@ -46,8 +149,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
             return None;
         }
         self.shard.counters.borrow_mut().messages_shed += 1;
-        let text = "short of memory (limits.receive_memory), try again later";
-        Some(Reply::new(452, EnhancedCode(4, 3, 1), text))
+        Some(short_of_memory())
     }
 
     /// Reads more of a body into the buffer's room, which is not empty. `pace` is

@@ -9,12 +9,13 @@
 //! All of it together is bounded: the pool counts what is lent and a little for
 //! each session, and lends no more when its limit is reached
 //! (`limits.receive_memory`). Near it sessions make do with the smaller of the
-//! large buffers.
+//! large buffers. What else sessions hold is counted there too ([`Pool::memory`]).
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::base::limits::{BODY_PART_MAX, COMMAND_LINE_ALLOWED};
+use crate::base::{Memory, Share};
 
 /// What an idle session holds, in bytes.
 pub const SMALL: usize = 512;
@@ -39,48 +40,24 @@ const _: () = assert!(PAGE >= COMMAND_LINE_ALLOWED);
 /// comes from there is filled with zeroes first.
 const KEPT: usize = 16 * 1024 * 1024;
 
-/// The free buffers of one shard.
+/// The free buffers of one shard, and what its sessions hold.
+#[derive(Default)]
 pub struct Pool {
     page: RefCell<Vec<Box<[u8]>>>,
     large: RefCell<Vec<Box<[u8]>>>,
     huge: RefCell<Vec<Box<[u8]>>>,
-    in_use: Cell<usize>,
-    limit: Cell<usize>,
-}
-
-impl Default for Pool {
-    /// Without a limit.
-    fn default() -> Self {
-        Pool {
-            page: RefCell::default(),
-            large: RefCell::default(),
-            huge: RefCell::default(),
-            in_use: Cell::new(0),
-            limit: Cell::new(usize::MAX),
-        }
-    }
+    memory: Rc<Memory>,
 }
 
 impl Pool {
-    /// Bounds what is in use, in bytes, from now on. What is lent stays lent.
-    pub fn set_limit(&self, bytes: u64) {
-        self.limit.set(usize::try_from(bytes).unwrap_or(usize::MAX));
+    /// What sessions and their buffers hold.
+    pub fn memory(&self) -> &Rc<Memory> {
+        &self.memory
     }
 
-    /// What sessions and their buffers take, in bytes.
-    pub fn in_use(&self) -> usize {
-        self.in_use.get()
-    }
-
-    /// Whether so many bytes more can be used.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.in_use.get().saturating_add(bytes) <= self.limit.get()
-    }
-
-    /// Whether a buffer of this size may be lent in place of a smaller one. The
-    /// last quarter is for sessions that have none.
+    /// Whether a buffer of this size may be lent in place of a smaller one.
     fn may_lend(&self, size: usize) -> bool {
-        self.has_room(if size == HUGE { size + self.limit.get() / 4 } else { size })
+        if size == HUGE { self.memory.has_plenty(size) } else { self.memory.has_room(size) }
     }
 
     fn free(&self, size: usize) -> &RefCell<Vec<Box<[u8]>>> {
@@ -92,13 +69,11 @@ impl Pool {
     }
 
     fn take(&self, size: usize) -> Box<[u8]> {
-        self.in_use.set(self.in_use.get() + size);
         let free = self.free(size).borrow_mut().pop();
         free.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 
     fn give(&self, buffer: Box<[u8]>) {
-        self.in_use.set(self.in_use.get() - buffer.len());
         let mut free = self.free(buffer.len()).borrow_mut();
         if free.len() < KEPT / buffer.len() {
             free.push(buffer);
@@ -109,6 +84,7 @@ impl Pool {
 /// Received bytes that are not consumed yet: `start..end` of the buffer in use.
 pub struct Buffer {
     pool: Rc<Pool>,
+    share: Share,
     small: Box<[u8]>,
     borrowed: Option<Box<[u8]>>,
     start: usize,
@@ -118,9 +94,10 @@ pub struct Buffer {
 impl Buffer {
     /// A small, empty buffer.
     pub fn new(pool: Rc<Pool>) -> Self {
-        pool.in_use.set(pool.in_use.get() + SESSION);
+        let mut share = Share::of(pool.memory());
+        share.set(SESSION);
         let small = vec![0; SMALL].into_boxed_slice();
-        Buffer { pool, small, borrowed: None, start: 0, end: 0 }
+        Buffer { pool, share, small, borrowed: None, start: 0, end: 0 }
     }
 
     fn bytes(&self) -> &[u8] {
@@ -195,20 +172,19 @@ impl Buffer {
         if let Some(old) = self.borrowed.replace(larger) {
             self.pool.give(old);
         }
+        self.share.set(SESSION + next);
         true
     }
 
-    /// Makes room for a body: at least a large buffer. Whether there is memory for
-    /// it was asked when the body was ([`Buffer::large_fits`]).
-    pub fn want_large(&mut self) {
-        if self.bytes().len() < LARGE {
-            self.resize(LARGE);
-        }
+    /// Makes room for a body: at least a large buffer. False, and nothing is
+    /// changed, when there is no memory for it.
+    pub fn want_large(&mut self) -> bool {
+        self.large_fits() && (self.bytes().len() >= LARGE || self.resize(LARGE))
     }
 
     /// Whether there is memory for a body.
     pub fn large_fits(&self) -> bool {
-        self.bytes().len() >= LARGE || self.pool.has_room(LARGE)
+        self.bytes().len() >= LARGE || self.pool.memory.has_room(LARGE)
     }
 
     /// Gives a borrowed buffer back if what is filled fits the small one.
@@ -220,6 +196,7 @@ impl Buffer {
             let len = self.end - self.start;
             self.small[..len].copy_from_slice(&borrowed[self.start..self.end]);
             self.pool.give(borrowed);
+            self.share.set(SESSION);
             (self.start, self.end) = (0, len);
         }
     }
@@ -227,7 +204,6 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.in_use.set(self.pool.in_use.get() - SESSION);
         if let Some(borrowed) = self.borrowed.take() {
             self.pool.give(borrowed);
         }
@@ -256,43 +232,42 @@ mod tests {
         assert_eq!(buffer.room().len(), LARGE - 2);
         assert!(buffer.grow());
         assert!(!buffer.grow(), "there is a largest size");
-        assert_eq!(pool.in_use(), HUGE + SESSION);
+        assert_eq!(pool.memory().held(), HUGE + SESSION);
         fill(&mut buffer, b"ET\r\n");
         buffer.shrink();
         assert_eq!(buffer.filled(), b"RSET\r\n");
         assert_eq!(buffer.room().len(), SMALL - 6);
         assert_eq!((pool.large.borrow().len(), pool.huge.borrow().len()), (1, 1));
-        assert_eq!(pool.in_use(), SESSION);
+        assert_eq!(pool.memory().held(), SESSION);
         drop(buffer);
-        assert_eq!(pool.in_use(), 0);
+        assert_eq!(pool.memory().held(), 0);
     }
 
     #[test]
     fn no_more_is_lent_than_there_is() {
         let pool = Rc::new(Pool::default());
-        pool.set_limit(8 * LARGE as u64);
+        pool.memory().set_limit(8 * LARGE as u64);
         let mut first = Buffer::new(Rc::clone(&pool));
-        first.want_large();
+        assert!(first.want_large());
         assert!(first.grow(), "with half of it free");
         let mut second = Buffer::new(Rc::clone(&pool));
-        second.want_large();
+        assert!(second.want_large());
         assert!(!second.grow(), "the last quarter is for sessions that have none");
         let mut others = Vec::new();
-        while pool.has_room(SESSION + LARGE) {
+        while pool.memory().has_room(SESSION + LARGE) {
             let mut buffer = Buffer::new(Rc::clone(&pool));
-            assert!(buffer.large_fits());
-            buffer.want_large();
+            assert!(buffer.want_large());
             others.push(buffer);
         }
         let mut last = Buffer::new(Rc::clone(&pool));
-        assert!(!last.large_fits() && second.large_fits());
+        assert!(!last.large_fits() && !last.want_large() && second.large_fits());
         fill(&mut last, &[b'x'; SMALL]);
         assert!(last.grow(), "a command fits");
-        while pool.has_room(SESSION) {
+        while pool.memory().has_room(SESSION) {
             others.push(Buffer::new(Rc::clone(&pool)));
         }
         assert!(!others.last_mut().unwrap().grow() && !last.grow());
-        assert!(pool.in_use() <= 8 * LARGE);
+        assert!(pool.memory().held() <= 8 * LARGE);
         drop((first, others));
         assert!(last.grow() && last.filled() == [b'x'; SMALL]);
     }
@@ -300,7 +275,7 @@ mod tests {
     #[test]
     fn stays_large_while_more_is_filled_than_a_small_one_holds() {
         let mut buffer = Buffer::new(Rc::default());
-        buffer.want_large();
+        assert!(buffer.want_large());
         fill(&mut buffer, &[b'x'; SMALL + 1]);
         buffer.shrink();
         assert_eq!(buffer.filled().len(), SMALL + 1);

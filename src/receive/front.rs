@@ -9,8 +9,10 @@
 //! itself may do.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::users::User;
 use crate::base::{EnhancedCode, Reply};
 use crate::io::executor::within;
 use crate::io::store::Store;
@@ -19,6 +21,7 @@ use crate::proto::smtp::server::Verdict;
 use crate::proto::smtp::server::proxying::{Claim, Claims};
 
 use super::authenticate::Identity;
+use super::authority::{Asked, Silence, Told};
 use super::hooks::{Hooks, Introduced, Refused};
 use super::profile::holds;
 use super::session::{End, Session};
@@ -211,6 +214,31 @@ impl<S: Store, H: Hooks> Session<S, H> {
                 Verdict::Close(reply)
             }
         }
+    }
+
+    /// Whether the client is said to be a user, and there are users to be one of.
+    pub(super) fn must_look_up(&self) -> bool {
+        self.claimed_login().is_some() && self.shard.authority.users().is_some()
+    }
+
+    /// Finds who it is that the client has authenticated as elsewhere, so that it is
+    /// held to the senders of that user. A name that nobody has here has none.
+    pub(super) async fn look_up_user(&mut self) -> Result<(), End> {
+        let Some(name) = self.claimed_login().map(String::from) else { return Ok(()) };
+        self.guard.disarm();
+        let told = self.shard.authority.ask(Asked::Name(name.clone())).await;
+        match told {
+            Ok(Told::Checked(user)) => {
+                self.identity.user = Some(user.unwrap_or_else(|| Arc::new(User::new(name))));
+                return Ok(());
+            }
+            Err(Silence::Unavailable(why)) => {
+                tracing::error!(target: "ringpost", "users cannot be asked: {why}");
+            }
+            Ok(Told::Keys(..)) | Err(Silence::Busy) => {}
+        }
+        let text = "users cannot be checked now, try again later";
+        Err(self.turn_away(&Reply::new(421, EnhancedCode(4, 3, 0), text)))
     }
 
     /// Decides on XFORWARD, and keeps what it says for the next transaction.

@@ -11,7 +11,7 @@ use crate::io::clock;
 use crate::io::executor::{sleep, spawn};
 use crate::io::net::{Listener, Stream};
 use crate::io::store::Store;
-use crate::io::tls::Conn;
+use crate::io::tls::{self, Conn};
 
 use super::Shared;
 use super::buffer::SESSION;
@@ -72,7 +72,8 @@ fn admit<S: Store, H: Hooks>(
     match place(shard, &profile, peer) {
         Ok(seat) => {
             shard.counters.borrow_mut().connections_accepted += 1;
-            let stream = Conn::plain(stream);
+            let mut stream = Conn::plain(stream);
+            stream.count_in(shard.pool.memory());
             spawn(Session::new(Rc::clone(shard), profile, stream, peer, seat).run()).detach();
         }
         Err(reply) => {
@@ -105,7 +106,8 @@ fn place<S: Store, H: Hooks>(
             "too many connections (limits.connections), try again later",
         ));
     }
-    if !shard.pool.has_room(SESSION) {
+    let tls = if profile.tls == ListenerTls::Implicit { tls::HANDSHAKE } else { 0 };
+    if !shard.pool.memory().has_room(SESSION + tls) {
         shard.counters.borrow_mut().connections_shed += 1;
         let text = "short of memory (limits.receive_memory), try again later";
         return Err(Reply::new(421, EnhancedCode(4, 3, 2), text));

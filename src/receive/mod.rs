@@ -119,7 +119,7 @@ impl<S: Store, H: Hooks> Receiver<S, H> {
         meters: Arc<Meters>,
     ) -> Self {
         let pool = Rc::new(Pool::default());
-        pool.set_limit(config.limits.receive_memory / u64::from(shards));
+        pool.memory().set_limit(config.limits.receive_memory / u64::from(shards));
         let shared = Rc::new(Shared {
             profiles: RefCell::new(Profile::all(&config)),
             routes: RefCell::new(Routes::new(&config)),
@@ -155,7 +155,7 @@ impl<S: Store, H: Hooks> Receiver<S, H> {
     /// Uses `config` for new sessions and for the next question of open ones.
     pub fn reload(&self, config: Rc<Config>) {
         let memory = config.limits.receive_memory / u64::from(self.shared.shards);
-        self.shared.pool.set_limit(memory);
+        self.shared.pool.memory().set_limit(memory);
         *self.shared.profiles.borrow_mut() = Profile::all(&config);
         *self.shared.routes.borrow_mut() = Routes::new(&config);
         *self.shared.config.borrow_mut() = config;
@@ -199,7 +199,7 @@ impl<S: Store, H: Hooks> Receiver<S, H> {
 
     /// Memory that sessions and their buffers take, in bytes.
     pub fn memory(&self) -> usize {
-        self.shared.pool.in_use()
+        self.shared.pool.memory().held()
     }
 
     /// Time from the end of DATA to the end of the commit, in microseconds.

@@ -2,9 +2,10 @@
 //! of mail that is submitted, the same with its header completed (RFC 6409,
 //! section 8; `mail::submission`), which costs a copy.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::Envelope;
+use crate::base::{Envelope, Memory, Share};
 use crate::config::SenderMatch;
 use crate::io::random;
 use crate::io::store::Store;
@@ -17,36 +18,65 @@ use super::session::Session;
 
 /// The way of one message from the buffer to the log.
 #[derive(Default)]
-pub(super) struct Passage {
-    completion: Option<Box<Completion>>,
+pub(super) struct Passage(Option<Box<Completing>>);
+
+/// A message whose header is completed.
+struct Completing {
+    completion: Completion,
     /// The last part, completed.
     out: Vec<u8>,
+    /// What `out` takes.
+    share: Share,
     /// Octets taken in, and octets given out.
     taken: u64,
     given: u64,
 }
 
 impl Passage {
+    /// The way of a message whose header is completed with `facts`; what that takes is
+    /// counted in `memory`.
+    fn completing(facts: Facts, memory: &Rc<Memory>) -> Passage {
+        Passage(Some(Box::new(Completing {
+            completion: Completion::new(facts),
+            out: Vec::new(),
+            share: Share::of(memory),
+            taken: 0,
+            given: 0,
+        })))
+    }
+
     /// What is stored for the next part of the body.
     pub(super) fn pass<'p>(&'p mut self, part: &'p [u8]) -> &'p [u8] {
-        let Some(completion) = &mut self.completion else { return part };
-        self.taken += part.len() as u64;
-        let part = if completion.is_done() {
+        let Some(way) = &mut self.0 else { return part };
+        way.taken += part.len() as u64;
+        let part = if way.completion.is_done() {
             part
         } else {
-            self.out.clear();
-            completion.push(part, &mut self.out);
-            &self.out
+            way.out.clear();
+            way.completion.push(part, &mut way.out);
+            way.share.set(way.out.capacity());
+            &way.out
         };
-        self.given += part.len() as u64;
+        way.given += part.len() as u64;
         part
+    }
+
+    /// What was stored for the last part is in the log.
+    pub(super) fn let_go(&mut self) {
+        if let Some(way) = &mut self.0 {
+            way.out = Vec::new();
+            way.share.set(0);
+        }
     }
 
     /// What is stored for the last part, and the octets stored of the body, of
     /// which so many were received.
     pub(super) fn end<'p>(&'p mut self, part: &'p [u8], received: u64) -> (&'p [u8], u64) {
-        let before = received.saturating_sub(part.len() as u64) + self.given;
-        let before = before.saturating_sub(self.taken);
+        let before = received.saturating_sub(part.len() as u64);
+        let before = match &self.0 {
+            Some(way) => (before + way.given).saturating_sub(way.taken),
+            None => before,
+        };
         let part = self.pass(part);
         (part, before + part.len() as u64)
     }
@@ -69,7 +99,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
             sender: envelope.sender.clone(),
             owner: self.identity.user.as_ref().filter(|_| is_strict).map(Arc::clone),
         };
-        Passage { completion: Some(Box::new(Completion::new(facts))), ..Passage::default() }
+        Passage::completing(facts, self.shard.pool.memory())
     }
 }
 
@@ -95,8 +125,8 @@ mod tests {
             sender: "s@a.example".into(),
             owner: None,
         };
-        let mut passage =
-            Passage { completion: Some(Box::new(Completion::new(facts))), ..Passage::default() };
+        let memory = Rc::new(Memory::default());
+        let mut passage = Passage::completing(facts, &memory);
         let parts: [&[u8]; 3] = [b"Bcc: x@b.exa", b"mple\r\n\r", b"\nhi\r\n.\r\n"];
         let received = parts.concat().len() as u64;
         let mut stored = Vec::new();
@@ -106,5 +136,8 @@ mod tests {
         stored.extend_from_slice(end);
         assert!(stored.starts_with(b"Date: now\r\nMessage-ID: <1@mx.example>\r\n"));
         assert_eq!(size, stored.len() as u64);
+        assert!(memory.held() >= stored.len());
+        passage.let_go();
+        assert_eq!(memory.held(), 0);
     }
 }

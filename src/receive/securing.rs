@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::base::users::Certificate;
 use crate::io::store::Store;
-use crate::io::tls::{Cause, Peer, Version};
+use crate::io::tls::{self, Cause, Peer, Version};
 use crate::proto::smtp::server::Server;
 
 use super::authenticate::Secure;
@@ -27,6 +27,22 @@ fn known_by(peer: &Peer) -> Vec<Certificate> {
 }
 
 impl<S: Store, H: Hooks> Session<S, H> {
+    /// Whether a handshake that the client asks for can be done now; if not, the log
+    /// is told.
+    pub(super) fn may_start_tls(&self, helo: &str) -> bool {
+        let Err(why) = self.means() else { return true };
+        self.shard.counters.borrow_mut().tls_failures += 1;
+        self.shard.hooks.insecure(self.peer, helo, why);
+        false
+    }
+
+    /// What a handshake is done with, or why there can be none now.
+    fn means(&self) -> Result<tls::Server, &'static str> {
+        let tls = self.shard.tls().ok_or("there is no certificate")?;
+        let has_room = self.shard.pool.memory().has_room(tls::HANDSHAKE);
+        has_room.then_some(tls).ok_or("short of memory (limits.receive_memory)")
+    }
+
     /// Drops what was sent in the clear behind STARTTLS.
     pub(super) fn drop_unread(&mut self, server: &Server) {
         let unread = self.buffer.filled().len();
@@ -54,10 +70,13 @@ impl<S: Store, H: Hooks> Session<S, H> {
 
     /// Does the handshake as the server.
     pub(super) async fn do_handshake(&mut self, helo: &str) -> Result<(), End> {
-        let Some(tls) = self.shard.tls() else {
-            self.shard.counters.borrow_mut().tls_failures += 1;
-            self.shard.hooks.insecure(self.peer, helo, "there is no certificate");
-            return Err(End::Insecure);
+        let tls = match self.means() {
+            Ok(tls) => tls,
+            Err(why) => {
+                self.shard.counters.borrow_mut().tls_failures += 1;
+                self.shard.hooks.insecure(self.peer, helo, why);
+                return Err(End::Insecure);
+            }
         };
         self.guard.disarm();
         let limit = self.shard.config().limits.command_timeout.min(HANDSHAKE_MAX);

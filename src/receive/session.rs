@@ -7,12 +7,13 @@
 //! box while it is taken.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::base::{EnhancedCode, Envelope, Reply};
+use crate::base::{EnhancedCode, Envelope, Reply, Share};
 use crate::config::ListenerTls;
 use crate::io::store::Store;
 use crate::io::tls::Conn;
@@ -26,6 +27,7 @@ use crate::proto::smtp::server::{Overdraft, Question, Server, Step, Verdict, wri
 use super::Shared;
 use super::authenticate::{Identity, Secure};
 use super::body::Lost;
+use super::bounds::{Load, Needs};
 use super::buffer::{Buffer, SMALL};
 use super::chunks::Chunks;
 use super::clients::Seat;
@@ -57,6 +59,9 @@ pub(super) struct Session<S: Store, H: Hooks> {
     /// A message of which more chunks are to come.
     pub(super) chunks: Option<Box<Chunks<S>>>,
     pub(super) out: Vec<u8>,
+    pub(super) envelope: Load,
+    /// What replies hold that are more than a few.
+    replies: Share,
 }
 
 /// What a session must do before its engine can go on.
@@ -66,6 +71,8 @@ enum Pause {
     Flush,
     /// Write the replies, read more.
     Read,
+    /// Write the replies, ask who it is that a trusted peer has authenticated.
+    LookUp,
     /// Write the replies, go on with an authentication.
     Authenticate,
     /// Write the replies, take a body.
@@ -105,7 +112,10 @@ impl<S: Store, H: Hooks> Session<S, H> {
         let guard = shard.watch.guard(stream.hangup());
         let buffer = Buffer::new(Rc::clone(&shard.pool));
         let may_claim = profile.may_claim(peer.ip());
+        let memory = shard.pool.memory();
         Session {
+            envelope: Load::of(memory),
+            replies: Share::of(memory),
             shard,
             profile,
             stream,
@@ -138,12 +148,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
             let _ = self.flush().await;
             return;
         }
-        let mut server = Server::new(Arc::clone(&self.profile.settings), &mut self.out);
-        server.introduce(self.may_relay(), self.shard.hooks.now());
-        server.allow_proxying(self.may_claim.xclient, self.may_claim.xforward);
-        if self.stream.tls().is_some() {
-            server = self.believed(server.over_tls());
-        }
+        let mut server = self.begin();
         let end = loop {
             let pause;
             (server, pause) = self.advance(server);
@@ -155,6 +160,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
             }
             let went_on = match pause {
                 Pause::Read => self.wait(&server).await,
+                Pause::LookUp => Box::pin(self.look_up_user()).await,
                 Pause::Authenticate => {
                     server = Box::pin(self.authenticate(server)).await;
                     Ok(())
@@ -210,6 +216,17 @@ impl<S: Store, H: Hooks> Session<S, H> {
         Ok(())
     }
 
+    /// The engine, its greeting to be written.
+    fn begin(&mut self) -> Server {
+        let mut server = Server::new(Arc::clone(&self.profile.settings), &mut self.out);
+        server.introduce(self.may_relay(), self.shard.hooks.now());
+        server.allow_proxying(self.may_claim.xclient, self.may_claim.xforward);
+        match self.stream.tls() {
+            Some(_) => self.believed(server.over_tls()),
+            None => server,
+        }
+    }
+
     /// Holds a reply to be written.
     pub(super) fn say(&mut self, reply: &Reply) {
         write_reply(reply, &mut self.out);
@@ -240,6 +257,10 @@ impl<S: Store, H: Hooks> Session<S, H> {
                 Step::Flush => Some(Pause::Flush),
                 Step::Authenticate => Some(Pause::Authenticate),
                 Step::Body => Some(Pause::Body),
+                Step::StartTls if !self.may_start_tls(server.helo()) => {
+                    server = server.put_tls_off(&mut self.out);
+                    None
+                }
                 Step::StartTls => Some(Pause::StartTls),
                 Step::Chunk { octets, first, last } => Some(Pause::Chunk { octets, first, last }),
                 Step::Close => Some(Pause::Close),
@@ -251,7 +272,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
                         server.trust_login(self.user_name().is_some());
                         server.introduce(self.may_relay(), self.shard.hooks.now());
                     }
-                    None
+                    (is_accepted && self.must_look_up()).then_some(Pause::LookUp)
                 }
                 Step::Ask(Question::Xforward(attributes)) => {
                     let verdict = self.note_origin(attributes.claims(), server.helo());
@@ -259,10 +280,10 @@ impl<S: Store, H: Hooks> Session<S, H> {
                     None
                 }
                 Step::Ask(question) => {
-                    let verdict = self.decide(&server, question);
-                    let begins = matches!(question, Question::Mail { .. });
-                    if begins && verdict == Verdict::Accept {
-                        self.use_origin();
+                    let verdict = self.decide(&server, question, used);
+                    let needs = Needs::of(&question, used);
+                    if verdict == Verdict::Accept {
+                        self.meet(needs);
                     }
                     server = server.answer(verdict, &mut self.out);
                     None
@@ -270,6 +291,9 @@ impl<S: Store, H: Hooks> Session<S, H> {
             };
             self.buffer.consume(used);
             if let Some(pause) = pause {
+                if server.transaction().is_none() {
+                    self.envelope.clear();
+                }
                 let tally = server.take_tally();
                 let mut counters = self.shard.counters.borrow_mut();
                 counters.commands += u64::from(tally.commands);
@@ -292,9 +316,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
         if self.buffer.room().is_empty() {
             self.buffer.compact();
             if self.buffer.room().is_empty() && !self.buffer.grow() {
-                let text = "short of memory (limits.receive_memory), try again later";
-                let reply = Reply::new(421, EnhancedCode(4, 3, 2), text);
-                self.given_up = Some((Broken::Short, Box::new(reply)));
+                self.run_short();
                 return Err(End::Gone);
             }
         }
@@ -314,6 +336,10 @@ impl<S: Store, H: Hooks> Session<S, H> {
             Ok(count) if count > 0 => {
                 self.buffer.advance(count);
                 Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => {
+                self.run_short();
+                Err(Lost)
             }
             _ => Err(Lost),
         }
@@ -340,11 +366,15 @@ impl<S: Store, H: Hooks> Session<S, H> {
             return Ok(());
         }
         self.guard.arm(self.shard.config().limits.command_timeout);
+        if self.out.capacity() > SMALL {
+            self.replies.set(self.out.capacity());
+        }
         let written = self.stream.write_all(&self.out).await;
         self.answered = true;
         self.out.clear();
         if self.out.capacity() > SMALL {
             self.out = Vec::new();
+            self.replies.set(0);
         }
         written.map_err(|_| match self.guard.interrupted() {
             Some(Interrupt::TimedOut) => End::Deaf,
@@ -414,8 +444,9 @@ impl<S: Store, H: Hooks> Session<S, H> {
         envelope
     }
 
-    /// Answers a question of the engine from policy and the shard's state.
-    fn decide(&self, server: &Server, question: Question<'_>) -> Verdict {
+    /// Answers a question of the engine, which `line` octets of input have led to, from
+    /// policy and the shard's state.
+    fn decide(&self, server: &Server, question: Question<'_>, line: usize) -> Verdict {
         let refusal = match &question {
             Question::Xclient(_) | Question::Xforward(_) => unreachable!("decided before"),
             Question::Mail { sender, asks, .. } => self
@@ -423,9 +454,12 @@ impl<S: Store, H: Hooks> Session<S, H> {
                 .refuses_mail()
                 .or_else(|| self.refuses_sender(sender.map_or("", |sender| sender.text())))
                 .or_else(|| self.refuses_asks(asks))
+                .or_else(|| self.refuses_load(line))
                 .or_else(|| self.refuses_more()),
             Question::Data => self.shard.refuses_mail().or_else(|| self.refuses_body()),
-            Question::Recipient(recipient) => self.refuses_recipient(recipient),
+            Question::Recipient(recipient) => {
+                self.refuses_recipient(recipient).or_else(|| self.refuses_load(line))
+            }
             Question::Verify(address) => {
                 return self.refuses_recipient(address).map_or(Verdict::Accept, Verdict::Refuse);
             }

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::engine::Engine;
 use super::facts::{self, Facts, Version};
 use super::failure::{Cause, Failure};
 use super::server::Server;
+use crate::base::{Memory, Share};
 use crate::io::executor::within;
 use crate::io::net::{Hangup, Stream};
 use crate::proto::sasl::{Binding, BindingKind};
@@ -28,6 +30,8 @@ const EXPORTER_LEN: usize = 32;
 pub struct Conn {
     stream: Stream,
     tls: Option<Box<Tls>>,
+    /// Where what TLS holds is counted, if it is.
+    memory: Option<Rc<Memory>>,
 }
 
 /// What a TLS connection is beside its stream.
@@ -41,7 +45,14 @@ struct Tls {
 impl Conn {
     /// A connection without TLS.
     pub fn plain(stream: Stream) -> Conn {
-        Conn { stream, tls: None }
+        Conn { stream, tls: None, memory: None }
+    }
+
+    /// Has what TLS will hold of this connection counted in `memory`. When there is
+    /// no room for a record that has come in part, reading it fails with
+    /// [`OutOfMemory`](io::ErrorKind::OutOfMemory).
+    pub fn count_in(&mut self, memory: &Rc<Memory>) {
+        self.memory = Some(Rc::clone(memory));
     }
 
     /// Does a handshake as the server, within `limit`. What was read before is not
@@ -107,7 +118,8 @@ impl Conn {
     }
 
     async fn handshake(&mut self, session: Connection, limit: Duration) -> Result<Engine, Failure> {
-        let mut engine = Engine::new(session);
+        let share = self.memory.as_ref().map(Share::of);
+        let mut engine = Engine::new(session, share);
         let stream = &mut self.stream;
         let done = within(limit, poll_fn(|cx| engine.poll_handshake(stream, cx))).await;
         match done {

@@ -3,7 +3,9 @@
 //! that waits holds no more than rustls does for it.
 //!
 //! What rustls keeps is bounded: one record that is not whole yet, what one read
-//! from the socket decrypted to, and what is sent but not taken by the socket.
+//! from the socket decrypted to, and what is sent but not taken by the socket. It is
+//! counted (`held`), and a connection that waits for more of what there is no memory
+//! for fails.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -11,6 +13,8 @@ use std::task::{Context, Poll, ready};
 
 use rustls::Connection;
 
+use super::held::Held;
+use crate::base::Share;
 use crate::io::net::Stream;
 
 /// Octets read from the socket at once, or written to it.
@@ -37,11 +41,22 @@ pub(super) struct Engine {
     /// Plaintext that its caller had no room for, when rustls had none either; it
     /// comes before what rustls holds. At most what one read from the socket brings.
     spare: Vec<u8>,
+    held: Held,
 }
 
 impl Engine {
-    pub(super) fn new(session: Connection) -> Engine {
-        Engine { session, is_swollen: true, spare: Vec::new() }
+    /// What it holds is counted in `share`, if there is one.
+    pub(super) fn new(session: Connection, share: Option<Share>) -> Engine {
+        Engine { session, is_swollen: true, spare: Vec::new(), held: Held::new(share) }
+    }
+
+    /// Waits for more from the peer, if there is memory for what has come.
+    fn wait<T>(&mut self) -> Poll<io::Result<T>> {
+        if self.held.fits() {
+            return Poll::Pending;
+        }
+        let why = "there is no memory for what the peer has sent";
+        Poll::Ready(Err(io::Error::new(ErrorKind::OutOfMemory, why)))
     }
 
     /// Does the handshake.
@@ -54,6 +69,7 @@ impl Engine {
         loop {
             ready!(self.poll_send(stream, cx))?;
             if !self.session.is_handshaking() {
+                self.held.settle();
                 return Poll::Ready(Ok(()));
             }
             if reads == IDLE_READS_MAX {
@@ -61,7 +77,9 @@ impl Engine {
                 return Poll::Pending;
             }
             reads += 1;
-            ready!(self.poll_fill(stream, cx, &mut []))?;
+            if self.poll_fill(stream, cx, &mut [])?.is_pending() {
+                return self.wait();
+            }
         }
     }
 
@@ -83,7 +101,11 @@ impl Engine {
         loop {
             match self.session.reader().read(buf) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read),
+                read => {
+                    self.held.fetched(*read.as_ref().unwrap_or(&0));
+                    self.held.note();
+                    return Poll::Ready(read);
+                }
             }
             if self.session.wants_write() {
                 // Whoever waits for an answer has sent all of the question.
@@ -98,9 +120,12 @@ impl Engine {
                 Poll::Ready(Ok(0)) => {}
                 Poll::Pending => {
                     self.shrink();
-                    return Poll::Pending;
+                    return self.wait();
                 }
-                ready => return ready,
+                ready => {
+                    self.held.note();
+                    return ready;
+                }
             }
         }
     }
@@ -133,24 +158,35 @@ impl Engine {
 
     /// Has rustls take `input`, all of it.
     fn take(&mut self, mut input: &[u8], buf: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
+        let (mut filled, mut unread) = (0, 0);
+        let was_handshaking = self.session.is_handshaking();
+        self.held.came(input);
         while !input.is_empty() {
             if self.session.read_tls(&mut input)? == 0 {
                 // The peer said that this is the end; what follows means nothing.
                 break;
             }
-            self.session.process_new_packets().map_err(io::Error::other)?;
+            let state = self.session.process_new_packets().map_err(io::Error::other)?;
+            unread = state.plaintext_bytes_to_read();
             while filled < buf.len() {
                 match self.session.reader().read(&mut buf[filled..]) {
                     Ok(0) => break,
-                    Ok(len) => filled += len,
+                    Ok(len) => {
+                        filled += len;
+                        unread = unread.saturating_sub(len);
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error),
                 }
             }
             if !input.is_empty() {
                 self.make_room()?;
+                unread = 0;
             }
+        }
+        self.held.unread(unread + self.spare.len());
+        if filled > 0 || unread > 0 || was_handshaking != self.session.is_handshaking() {
+            self.held.digested();
         }
         Ok(filled)
     }
@@ -172,6 +208,8 @@ impl Engine {
         if self.spare.is_empty() {
             self.spare = Vec::new();
         }
+        self.held.fetched(len);
+        self.held.note();
         len
     }
 
@@ -192,7 +230,9 @@ impl Engine {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_send(stream, cx))?;
         let taken = self.session.writer().write(bytes)?;
+        self.held.taken(taken);
         let _ = self.poll_send(stream, cx)?;
+        self.held.note();
         Poll::Ready(Ok(taken))
     }
 
@@ -223,6 +263,7 @@ impl Engine {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        self.held.sent();
         Poll::Ready(Ok(()))
     }
 }

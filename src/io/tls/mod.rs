@@ -15,6 +15,7 @@ mod conn;
 mod engine;
 mod facts;
 mod failure;
+mod held;
 mod self_signed;
 mod server;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use client::{Client, Roots, Verify};
 pub use conn::Conn;
 pub use facts::{Facts, Peer, Version};
 pub use failure::{Cause, Failure};
+pub use held::HANDSHAKE;
 pub use self_signed::{Pem, self_signed};
 pub use server::{Identity, Names, Server, Setup, Visitors};
 

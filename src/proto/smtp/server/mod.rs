@@ -22,7 +22,8 @@
 //!      [`body_done`](Server::body_done); step again.
 //!    * [`Step::StartTls`]: write the out buffer (it ends with 220), drop all unread
 //!      input, do the handshake as the server; say [`secured`](Server::secured), or
-//!      close if it failed.
+//!      close if it failed. If there can be none now, say
+//!      [`put_tls_off`](Server::put_tls_off) before anything else.
 //!    * [`Step::Chunk`]: write the out buffer, then take that many octets of the
 //!      input, as they are. They begin a message if the step says so, else they
 //!      go on with it. Behind the last of a message say

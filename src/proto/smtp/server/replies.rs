@@ -35,6 +35,7 @@ pub(super) const CHUNK_TOO_LARGE: &str =
 
 pub(super) const START_TLS: &str = "220 2.0.0 Ready to start TLS\r\n";
 
+pub(super) const NO_TLS_NOW: &str = "454 4.7.0 TLS is not available just now\r\n";
 pub(super) const TLS_FIRST: &str = "530 5.7.0 Must issue a STARTTLS command first\r\n";
 pub(super) const TLS_WITHIN_MAIL: &str = "503 5.5.1 STARTTLS within a transaction\r\n";
 pub(super) const NOT_OFFERED_NOW: &str = "502 5.5.1 Command not offered\r\n";

@@ -33,6 +33,21 @@ impl Server {
         self
     }
 
+    /// There can be no handshake now. Said in place of the 220, which is the last of
+    /// what [`Step::StartTls`](super::Step::StartTls) left in `out`; the session goes
+    /// on in the clear (RFC 3207, 4).
+    ///
+    /// # Panics
+    ///
+    /// If no handshake was asked for, or the 220 is no longer in `out`.
+    pub fn put_tls_off(mut self, out: &mut Vec<u8>) -> Server {
+        assert!(matches!(self.state, State::AwaitHandshake), "no handshake was awaited");
+        assert!(out.ends_with(replies::START_TLS.as_bytes()), "the 220 has been written");
+        out.truncate(out.len() - replies::START_TLS.len());
+        self.state = State::AwaitMail;
+        self.say(replies::NO_TLS_NOW, out)
+    }
+
     /// True over TLS.
     pub fn is_secured(&self) -> bool {
         self.session.secured
@@ -70,5 +85,35 @@ impl super::Session {
     /// Whether STARTTLS is offered just now.
     pub(super) fn offers_tls(&self) -> bool {
         self.settings.offers().starttls && !self.secured
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{Offers, Settings, Spec, Step, replies};
+    use super::*;
+
+    #[test]
+    fn a_handshake_that_cannot_be_done_now_leaves_the_session_as_it_was() {
+        let offers = Offers { starttls: true, ..Offers::default() };
+        let settings = Settings::new(Spec { offers, ..Spec::default() });
+        let mut out = Vec::new();
+        let server = Server::new(Arc::new(settings), &mut out);
+        let (server, _, step) = server.step(b"EHLO c\r\n", &mut out);
+        assert_eq!(step, Step::NeedInput);
+        out.clear();
+        let input = b"STARTTLS\r\nNOOP\r\n";
+        let (server, used, step) = server.step(input, &mut out);
+        assert_eq!((step, &input[used..]), (Step::StartTls, &b"NOOP\r\n"[..]));
+        assert_eq!(out, replies::START_TLS.as_bytes());
+        let server = server.put_tls_off(&mut out);
+        assert_eq!(out, replies::NO_TLS_NOW.as_bytes());
+        out.clear();
+        let (server, _, step) = server.step(&input[used..], &mut out);
+        assert!(step == Step::NeedInput && out.starts_with(b"250 ") && !server.is_secured());
+        let (_, _, step) = server.step(b"STARTTLS\r\n", &mut out);
+        assert_eq!(step, Step::StartTls, "it may ask again");
     }
 }

@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "relay/chunks.rs"]
+mod chunks;
 #[path = "relay/finding.rs"]
 mod finding;
 #[path = "relay/limits.rs"]

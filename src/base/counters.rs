@@ -84,6 +84,8 @@ counters! {
     outbound_tls_resumed: "TLS handshakes with next hops that resumed an earlier session",
     outbound_tls_failures: "TLS handshakes with next hops that failed",
     outbound_tls_fallbacks: "Connections in the clear to next hops with which TLS has failed",
+    outbound_chunked: "Messages that went to next hops in chunks (BDAT)",
+    outbound_chunk_fallbacks: "Next hops that offer BDAT and do not know it, or failed at it",
     outbound_auth_failures: "Connections to next hops on which authentication failed",
     recipients_delivered: "Recipients delivered",
     recipients_deferred: "Attempts that left a recipient deferred",

@@ -233,6 +233,7 @@ fn delivery(config: &Config) -> Pairs {
         ("allow_private_targets", delivery.allow_private_targets.into()),
         ("connect_timeout", text(print_duration(delivery.connect_timeout))),
         ("tls", tls(delivery.tls)),
+        ("chunking", delivery.chunking.into()),
     ];
     pairs.extend(delivery.tls_ca.as_ref().map(|path| ("tls_ca", text(path.display()))));
     pairs

@@ -244,6 +244,7 @@ impl<'t> Reader<'t> {
             connect_timeout: self.key(&s, timeout, d.connect_timeout, values::span),
             tls: TLS_MODES[self.key(&s, "delivery.tls", 1, values::choice)],
             tls_ca: self.optional(&s, "delivery.tls_ca", values::path),
+            chunking: self.key(&s, "delivery.chunking", d.chunking, values::flag),
             given: Written(given.collect()),
         }
     }

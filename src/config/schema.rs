@@ -459,6 +459,12 @@ pub const KEYS: &[Key] = &[
         Nothing,
         "A PEM file with the authorities that are trusted, in place of those of the system.",
     ),
+    key(
+        "delivery.chunking",
+        Kind::Flag,
+        Value("true"),
+        "Whether messages up to 16 KiB go in one chunk (BDAT), together with their recipients and ahead of the replies to them, where a host offers CHUNKING and PIPELINING. Binary messages always go in chunks.",
+    ),
     key("site.domain", Kind::Patterns, Nothing, "Recipient domains whose sites are meant."),
     key(
         "site.mx",

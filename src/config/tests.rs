@@ -232,6 +232,7 @@ fn printed_configurations_load_the_same() {
         &routes,
         "delivery.tls=required",
         "delivery.tls_ca=/etc/ca.pem",
+        "delivery.chunking=false",
         "delivery.connection_rate=10/s",
         "delivery.message_rate=500/h",
         "delivery.port=2526",

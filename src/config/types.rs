@@ -247,6 +247,8 @@ pub struct Delivery {
     /// The authorities that certificates of hosts must be from, in PEM; those of the
     /// system for `None`.
     pub tls_ca: Option<PathBuf>,
+    /// Whether short messages go in one chunk where a host takes that.
+    pub chunking: bool,
     /// The names of the keys that were given.
     pub given: Written<Vec<&'static str>>,
 }
@@ -460,6 +462,7 @@ impl Default for Delivery {
             connect_timeout: Duration::from_secs(30),
             tls: Tls::default(),
             tls_ca: None,
+            chunking: true,
             given: Written::default(),
         }
     }

@@ -2,6 +2,10 @@
 //! of the wire form, in parts as they are read; and whether a body that was declared
 //! binary is text after all, which DATA can carry.
 
+use std::borrow::Cow;
+
+use memchr::memmem;
+
 use super::stuffing::Unstuffer;
 use crate::base::limits::TEXT_LINE_MAX;
 
@@ -44,6 +48,18 @@ impl Chunker {
 
 fn end_of(end: &[u8]) -> &'static [u8] {
     &b"\r\n"[..end.len()]
+}
+
+/// A whole stored body as one chunk: where no dot is stuffed it lies in `stored`.
+///
+/// # Panics
+/// Unless the terminator is at the end.
+pub fn whole(stored: &[u8]) -> Cow<'_, [u8]> {
+    let text = stored.strip_suffix(b".\r\n").expect("a stored body has its terminator");
+    if text.starts_with(b".") || memmem::find(text, b"\r\n.").is_some() {
+        return Cow::Owned(Chunker::new(false).chunk(stored, true));
+    }
+    Cow::Borrowed(text)
 }
 
 /// Finds out whether octets in wire form are lines of text: no bare CR or LF, no
@@ -107,6 +123,26 @@ mod tests {
         assert!(!is_text(line(TEXT_LINE_MAX + 1).as_bytes()));
     }
 
+    #[test]
+    fn a_body_without_stuffed_dots_is_one_chunk_as_it_lies() {
+        for (stored, text) in [
+            (".\r\n", ""),
+            ("a\r\n.\r\n", "a\r\n"),
+            ("a.\r\n\r\nb.c\r\n.\r\n", "a.\r\n\r\nb.c\r\n"),
+        ] {
+            assert!(matches!(whole(stored.as_bytes()), Cow::Borrowed(_)), "{stored:?}");
+            assert_eq!(&*whole(stored.as_bytes()), text.as_bytes());
+        }
+        for (stored, text) in [
+            ("..\r\n.\r\n", ".\r\n"),
+            ("a\r\n..b\r\n...\r\n.\r\n", "a\r\n.b\r\n..\r\n"),
+            ("..x\r\n\r\n..\r\n.\r\n", ".x\r\n\r\n.\r\n"),
+        ] {
+            assert!(matches!(whole(stored.as_bytes()), Cow::Owned(_)), "{stored:?}");
+            assert_eq!(&*whole(stored.as_bytes()), text.as_bytes());
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -130,6 +166,7 @@ mod tests {
                 got.extend(chunker.chunk(part, index + 1 == count));
             }
             prop_assert_eq!(String::from_utf8(got).unwrap(), text);
+            prop_assert_eq!(&*whole(&wire), stored.as_bytes());
         }
     }
 }

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 pub const HOSTS_MAX: usize = 256;
 /// Time after the end of a wait in which a further failure lengthens the next.
 const MEMORY: Duration = Duration::from_secs(600);
+/// How long mail for a host that offers BDAT, and does not know it or failed at it, goes
+/// without: past the first retries of a message that came to harm by it.
+pub const CHUNKS_FORGONE: Duration = Duration::from_secs(3600);
 
 /// The wait after so many failures in a row (the first is 1): ten seconds,
 /// doubled each time, five minutes at most.
@@ -36,13 +39,22 @@ impl HostTrouble {
     pub fn failed(&mut self, host: SocketAddr, now: Instant) {
         let known = self.hosts.get(&host).filter(|known| now < known.until + MEMORY);
         let failures = known.map_or(1, |known| known.failures.saturating_add(1));
+        self.remember(host, Trouble { failures, until: now + back_off(failures) });
+    }
+
+    /// `host` failed, and is to be passed over for `span`.
+    pub fn failed_for(&mut self, host: SocketAddr, span: Duration, now: Instant) {
+        self.remember(host, Trouble { failures: 1, until: now + span });
+    }
+
+    fn remember(&mut self, host: SocketAddr, trouble: Trouble) {
         if self.hosts.len() >= HOSTS_MAX && !self.hosts.contains_key(&host) {
             let first = self.hosts.iter().min_by_key(|(_, trouble)| trouble.until);
             if let Some(first) = first.map(|(host, _)| *host) {
                 self.hosts.remove(&first);
             }
         }
-        self.hosts.insert(host, Trouble { failures, until: now + back_off(failures) });
+        self.hosts.insert(host, trouble);
     }
 
     /// `host` works.

@@ -8,6 +8,7 @@ use smallvec::{SmallVec, smallvec};
 use super::parcel::{Handle, Knows, Settled};
 use crate::base::{Disposition, EnhancedCode, Outcome, Reply, UnixMillis};
 use crate::policy::governor::Failure;
+use crate::queue::QueueError;
 
 /// What was said about one recipient.
 #[derive(Clone)]
@@ -42,6 +43,11 @@ impl Attempt {
     /// The recipients that no transaction has been for.
     pub(super) fn rest(&self) -> &[u16] {
         &self.handle.recipients[self.current.end..]
+    }
+
+    /// True during the first transaction.
+    pub(super) fn is_first(&self) -> bool {
+        self.current.start == 0
     }
 
     /// A transaction begins for so many of them, the first ones.
@@ -118,6 +124,12 @@ pub(super) fn settle_untried(handle: Handle, failure: &Failure, now: UnixMillis)
 /// A reply in our own words for a deferral.
 pub(super) fn trouble(enhanced: EnhancedCode, text: impl Into<String>) -> Reply {
     Reply::new(451, enhanced, text)
+}
+
+/// A message cannot be read from the log, for now.
+pub(super) fn unreadable(error: QueueError) -> Failure {
+    tracing::error!(target: "relay", %error, "a message cannot be read from the queue");
+    Failure::ours(trouble(EnhancedCode(4, 3, 0), format!("reading the message: {error}")))
 }
 
 fn outcome(

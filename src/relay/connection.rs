@@ -12,13 +12,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::attempt::{Attempt, settle_all, trouble};
-use super::body::LogBody;
+use super::attempt::{Attempt, settle_all, trouble, unreadable};
+use super::carriage::{Body, COPIED_MAX, Carriage, Chunks, send_chunk, send_from_log};
 use super::parcel::Handle;
 use super::reach::{Search, Target, Unreachable};
 use super::secure::Opened;
 use super::station::Station;
-use super::wire::{OUT_KEPT, Wire};
+use super::wire::Wire;
 use super::{Core, IDLE_MAX};
 use crate::base::limits::client_timeout;
 use crate::base::{Disposition, EnhancedCode, Reply};
@@ -26,28 +26,16 @@ use crate::io::clock;
 use crate::io::executor::within;
 use crate::io::store::Store;
 use crate::io::watch::Interrupt;
-use crate::mail::chunks::Chunker;
 use crate::policy::governor::Failure;
 use crate::policy::tls::Plan;
 use crate::proto::smtp::client::{Event, Phase, Recipient, Transaction, Unsupported};
 use crate::queue::QueueError;
 
-/// Bodies up to this many bytes are copied behind the commands, so that one
-/// system call sends both.
-const COPIED_MAX: usize = OUT_KEPT;
-
-/// Where the body of the transaction begun comes from.
-enum Body<S: Store> {
-    Memory,
-    Log(Box<LogBody<S>>),
-}
-
 /// A transaction under way.
 struct Flight<S: Store> {
     attempt: Attempt,
     body: Body<S>,
-    /// What makes chunks of the body, if it goes by BDAT.
-    chunker: Option<Chunker>,
+    carriage: Carriage,
 }
 
 /// An open connection.
@@ -66,6 +54,7 @@ struct Connection<S: Store> {
     /// Transactions begun, and those that ended in a reply other than 421.
     begun: u32,
     finished: u32,
+    chunks: Chunks,
     /// The 421 that ended the last transaction.
     farewell: Option<Failure>,
     /// It was told to make way for another lane, which counts on that.
@@ -143,6 +132,7 @@ impl<S: Store> Connection<S> {
             next: None,
             begun: 0,
             finished: 0,
+            chunks: Chunks::default(),
             farewell: None,
             yields: false,
         }
@@ -171,6 +161,10 @@ impl<S: Store> Connection<S> {
                     if let Err(failure) = self.send_body().await {
                         break Some(failure);
                     }
+                }
+                Ok(Event::Finished) if self.wire.client.denies_chunks() => {
+                    self.take_back();
+                    break None;
                 }
                 Ok(event) => self.note(event),
                 Err(failure) => break Some(failure),
@@ -264,13 +258,15 @@ impl<S: Store> Connection<S> {
         let needs = self.core.needs(&attempt.handle, offer).await;
         let mail = Arc::clone(&attempt.handle.mail);
         let terms = mail.envelope.terms.as_deref();
+        let is_alone = self.current.is_none();
+        let choice = self.core.choose(&attempt, needs, (&self.wire, &self.target), is_alone);
         let begun = {
             let envelope = &mail.envelope;
             let transaction = Transaction {
                 eight_bit: needs.eight_bit,
                 smtputf8: needs.smtputf8,
                 binary: needs.binary,
-                chunked: needs.binary,
+                chunked: choice.is_chunked(),
                 ..Transaction::of(envelope, attempt.handle.size, clock::wall())
             };
             let address = |index: &u16| &*envelope.recipients[usize::from(*index)];
@@ -297,10 +293,12 @@ impl<S: Store> Connection<S> {
         attempt.begin(count);
         self.begun += 1;
         self.count_attempt(&body);
-        let drops_crlf = terms.is_some_and(|terms| terms.no_final_crlf);
-        let chunker = needs.binary.then(|| Chunker::new(drops_crlf));
-        let flight = Some(Flight { attempt, body, chunker });
-        if self.current.is_none() {
+        if choice.is_chunked() && self.chunks == Chunks::Unused {
+            self.chunks = Chunks::Tried;
+        }
+        let carriage = choice.begin(&mut self.wire, &mail);
+        let flight = Some(Flight { attempt, body, carriage });
+        if is_alone {
             self.current = flight;
         } else {
             self.next = flight;
@@ -321,9 +319,9 @@ impl<S: Store> Connection<S> {
     /// write sends it.
     async fn send_body(&mut self) -> Result<(), Failure> {
         let flight = self.current.as_mut().expect("a body is asked for within a transaction");
-        if let Some(chunker) = &mut flight.chunker {
+        if let Carriage::Chunks(chunker) = &mut flight.carriage {
             let mail = Arc::clone(&flight.attempt.handle.mail);
-            return send_chunk(&mut self.wire, &mail.body, &mut flight.body, chunker).await;
+            return send_chunk(&mut self.wire, mail, &mut flight.body, chunker).await;
         }
         match &mut flight.body {
             Body::Memory => {
@@ -375,6 +373,9 @@ impl<S: Store> Connection<S> {
                         self.station.lane.slow_down(now);
                     }
                 }
+                if flight.carriage.is_chunked() && said.reply.code / 100 == 2 {
+                    self.chunks_were_taken();
+                }
                 flight.attempt.heard(&said);
                 if flight.attempt.rest().is_empty() || said.reply.code == 421 {
                     self.core.settled(flight.attempt.finish(&said, clock::wall()));
@@ -383,6 +384,32 @@ impl<S: Store> Connection<S> {
                 }
             }
             _ => unreachable!("handled where events are read, or never asked for"),
+        }
+    }
+
+    /// The server took a message in chunks.
+    fn chunks_were_taken(&mut self) {
+        self.core.counters.borrow_mut().outbound_chunked += 1;
+        if self.chunks != Chunks::Work {
+            self.chunks = Chunks::Work;
+            self.core.chunks_work(&self.target);
+        }
+    }
+
+    /// The server does not know the chunks that it offers to take: nothing is held
+    /// against the message, which goes without them at once. Where that would come out
+    /// as before, or some of its recipients have it already, it waits.
+    fn take_back(&mut self) {
+        let flight = self.current.take().expect("a transaction was under way");
+        let said = self.wire.peer_said();
+        let is_remembered = self.core.chunks_fail(&self.target, &said.reply.to_string());
+        self.chunks = Chunks::Unused;
+        if is_remembered && flight.attempt.is_first() {
+            self.station.lane.put_back(flight.attempt.handle);
+        } else {
+            let text = format!("{} does not know BDAT, which it offers: {}", said.host, said.reply);
+            let failure = Failure::ours(trouble(EnhancedCode(4, 5, 1), text));
+            self.core.settled(flight.attempt.finish(&failure, clock::wall()));
         }
     }
 
@@ -448,6 +475,9 @@ impl<S: Store> Connection<S> {
             }
             (Some(_), None) => unreachable!("only an idle connection ends without a reason"),
         }
+        if let Some(failure) = why.as_ref().filter(|_| self.chunks == Chunks::Tried && !cut) {
+            self.core.chunks_fail(&self.target, &failure.reply.text);
+        }
         let fruitful = self.finished > 0 || self.wire.refused_early;
         let steady_now = clock::monotonic();
         // One that was closed between messages may have been idle for too long.
@@ -478,58 +508,4 @@ fn asks_for_less(reply: &Reply) -> bool {
             reply.enhanced,
             Some(EnhancedCode(4, 7, _) | EnhancedCode(4, 3, 2) | EnhancedCode(4, 4, 5))
         )
-}
-
-/// Sends a body part by part. A part that the server does not take in good time
-/// may have to make room for others; it is read again when the server goes on.
-async fn send_from_log<S: Store>(wire: &mut Wire, body: &mut LogBody<S>) -> Result<(), Failure> {
-    loop {
-        wire.listen().await?;
-        let Some(mut part) = body.next().await.map_err(unreadable)? else { return Ok(()) };
-        let mut from = 0;
-        wire.be_patient();
-        while !wire.send_part(&part, &mut from).await? {
-            drop(part);
-            wire.listen().await?;
-            body.again();
-            part = body.next().await.map_err(unreadable)?.expect("it was there before");
-        }
-        wire.be_at_ease();
-    }
-}
-
-/// Sends the next chunk of a body: all of one that is in memory, else a part of it.
-async fn send_chunk<S: Store>(
-    wire: &mut Wire,
-    whole: &[u8],
-    body: &mut Body<S>,
-    chunker: &mut Chunker,
-) -> Result<(), Failure> {
-    let (text, is_last) = loop {
-        let (text, is_last) = match body {
-            Body::Memory => (chunker.chunk(whole, true), true),
-            Body::Log(body) => {
-                let part = body.next().await.map_err(unreadable)?;
-                let is_last = body.is_at_end();
-                let octets = part.and_then(|part| part.with(<[u8]>::to_vec));
-                (chunker.chunk(&octets.unwrap_or_default(), is_last), is_last)
-            }
-        };
-        // A chunk of nothing says nothing, unless it is the last.
-        if is_last || !text.is_empty() {
-            break (text, is_last);
-        }
-    };
-    wire.client.chunk(text.len(), is_last, &mut wire.out);
-    if text.len() <= COPIED_MAX {
-        wire.out.extend_from_slice(&text);
-        return Ok(());
-    }
-    wire.flush().await?;
-    wire.write(&text).await
-}
-
-fn unreadable(error: QueueError) -> Failure {
-    tracing::error!(target: "relay", %error, "a message cannot be read from the queue");
-    Failure::ours(trouble(EnhancedCode(4, 3, 0), format!("reading the message: {error}")))
 }

@@ -7,7 +7,7 @@
 //! (`due`), makes the retry schedule from what comes back, sends reports and records
 //! outcomes (`settle`, `bounce`, `joining`, `notice`). As *lane* it delivers what any
 //! shard has for the sites whose lanes lie here (`lane`, `reach`, `secure`,
-//! `connection`, `wire`, `attempt`); `body` reads what it sends from the log, within
+//! `connection`, `carriage`, `wire`, `attempt`); `body` reads what it sends from the log, within
 //! the budget of `memory`. A `station` is one site in both roles; what all shards
 //! share about it is its account (`accounts`). Where a site has a lane on every core
 //! nothing crosses.
@@ -27,6 +27,7 @@ mod accounts;
 mod attempt;
 mod body;
 mod bounce;
+mod carriage;
 mod connection;
 mod directory;
 mod due;
@@ -148,6 +149,8 @@ struct Core<S: Store> {
     tls_client: RefCell<Option<tls::Client>>,
     /// Hosts with which TLS has failed lately.
     tls_trouble: RefCell<HostTrouble>,
+    /// Hosts that failed at chunks, which they offer.
+    chunk_trouble: RefCell<HostTrouble>,
     directory: Directory,
     stations: RefCell<Stations>,
     /// Stations that have room for some of what waits for them.
@@ -215,6 +218,7 @@ impl<S: Store> Relay<S> {
             watch: Watch::default(),
             tls_client: RefCell::default(),
             tls_trouble: RefCell::default(),
+            chunk_trouble: RefCell::default(),
             outboxes: RefCell::new(outboxes),
             post: Signal::default(),
             out: Cell::new(0),

@@ -107,6 +107,7 @@ impl<S: Store> Core<S> {
                 tracing::error!(target: "relay", %host, "authentication failed: {why}");
             })?;
         }
+        self.weigh_chunks(&mut wire, target);
         Ok(Opened { wire, plan })
     }
 

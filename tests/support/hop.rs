@@ -410,6 +410,7 @@ impl<'a> Session<'a> {
                 self.act(act, "250 2.1.5 ok")
             }
             "DATA" => self.data(line),
+            "BDAT" if self.shared.skills.offers.contains(&"CHUNKING") => self.chunk(line),
             "QUIT" => {
                 self.step(Step::Quit, line, "221 2.0.0 bye")?;
                 Ok(false)
@@ -447,6 +448,26 @@ impl<'a> Session<'a> {
         if matches!(&act, Act::Well | Act::Drip) {
             self.take(self.recipients.clone(), body);
         }
+        self.act(act, "250 2.0.0 taken")
+    }
+
+    /// A whole message in one chunk.
+    fn chunk(&mut self, line: &str) -> Goes {
+        let act = self.ask(Step::Data, line);
+        if !matches!(&act, Act::Well | Act::Drip) {
+            // It does not know the command, and takes what follows for others.
+            return self.act(act, "");
+        }
+        let len = line.split(' ').nth(1).and_then(|len| len.parse().ok()).expect("a length");
+        let mut body = vec![0; len];
+        self.reader.read_exact(&mut body)?;
+        if self.recipients.is_empty() {
+            return self.act(Act::Say("503 5.5.1 no valid recipients"), "");
+        }
+        let name = header(&body, "X-Test").unwrap_or_default();
+        let recipients = std::mem::take(&mut self.recipients);
+        self.take(recipients, body);
+        let act = self.ask(Step::Body, &name);
         self.act(act, "250 2.0.0 taken")
     }
 

@@ -1,5 +1,6 @@
 //! Relaying from a queue in memory to scripted next hops over loopback.
 
+mod ahead;
 mod changes;
 mod failures;
 mod flow;

@@ -166,8 +166,13 @@ impl Client {
         let ready = match self.phase {
             Phase::Idle => true,
             // How many replies a body has in LMTP is the server's word: it is not
-            // trusted with telling them from those of the next message.
-            Phase::Dot => self.offer.pipelining && self.next.is_none() && !self.is_lmtp,
+            // trusted with telling them from those of the next message. And a server
+            // that refuses a chunk may still hold the transaction when the next
+            // MAIL comes.
+            Phase::Dot => {
+                let is_plain = !self.is_lmtp && !self.current.is_chunked;
+                self.offer.pipelining && self.next.is_none() && is_plain
+            }
             _ => false,
         };
         ready && self.end.is_none() && !self.finish
@@ -262,15 +267,32 @@ impl Client {
     /// that the message takes, but a server that takes no recipient is sent it too.
     ///
     /// # Panics
-    /// Unless the last call was [`Client::begin`], for a body in chunks, of SMTP with a
-    /// server that offers PIPELINING.
+    /// Unless the last call was [`Client::begin`], for a body in chunks, with a server
+    /// that offers PIPELINING.
     pub fn chunk_ahead(&mut self, len: usize, out: &mut Vec<u8>) {
-        assert!(self.offer.pipelining && !self.is_lmtp, "the server counts on it");
+        assert!(self.offer.pipelining, "the server counts on it");
         let begun = self.next.as_mut().unwrap_or(&mut self.current);
         assert!(begun.is_chunked && begun.answered == 0, "a transaction was begun");
         begun.is_ahead = true;
         announce(len, true, out);
+        // In LMTP each recipient that is taken has one; the first stands for all
+        // until it is known which are.
         self.fresh += 1;
+    }
+
+    /// Sends no ordinary message in chunks from now on, whatever the server offers.
+    ///
+    /// # Panics
+    /// Unless nothing is under way.
+    pub fn forgo_chunks(&mut self) {
+        assert!(self.phase == Phase::Idle, "between transactions");
+        self.offer.chunking = false;
+    }
+
+    /// True when the server does not know BDAT although it offers that: the
+    /// transaction finished last came to nothing.
+    pub fn denies_chunks(&self) -> bool {
+        self.end == Some(End::NoChunks)
     }
 
     fn awaits_body(&self) -> bool {
@@ -366,6 +388,12 @@ impl Client {
             (Phase::Mail, 2 | 4 | 5) => self.mail_replied(code, out),
             (Phase::Recipient, 2 | 4 | 5) => return self.recipient_replied(code, out),
             (Phase::Data, 3..=5) => return self.data_replied(code, out),
+            (Phase::Chunk | Phase::Dot, 5) if self.is_denied(code) => {
+                // It will take the body for commands, and what it says to them for
+                // replies.
+                self.end = Some(End::NoChunks);
+                self.finish = true;
+            }
             (Phase::Chunk, 2) => {
                 self.phase = Phase::Body;
                 return Some(Event::SendBody);
@@ -374,7 +402,7 @@ impl Client {
                 self.must_reset = true;
                 self.finish_transaction();
             }
-            (Phase::Dot, 2 | 4 | 5) => return self.body_replied(),
+            (Phase::Dot, 2 | 4 | 5) => return self.body_replied(code),
             (Phase::Quit, _) => self.end = Some(End::Quit),
             _ => return self.greeted(code, out),
         }
@@ -408,6 +436,7 @@ impl Client {
         let nobody = self.current.accepted == 0 || !self.current.mail_accepted;
         if last && self.current.is_ahead {
             self.must_reset = nobody && self.current.mail_accepted;
+            self.asked += self.taken.len().saturating_sub(1);
             self.phase = Phase::Dot;
         } else if last && nobody && (is_chunked || !self.offer.pipelining) {
             self.must_reset = self.current.mail_accepted;
@@ -450,12 +479,22 @@ impl Client {
     }
 
     /// The reply to the end of a body, or in LMTP to it for one recipient.
-    fn body_replied(&mut self) -> Option<Event> {
+    fn body_replied(&mut self, code: u16) -> Option<Event> {
         let recipient = if self.is_lmtp { self.taken.pop_front() } else { None };
+        self.must_reset |= self.current.is_chunked && code / 100 != 2;
         if self.taken.is_empty() {
             self.finish_transaction();
         }
         recipient.map(|recipient| Event::Verdict { recipient })
+    }
+
+    /// True for the first reply to a chunk that recipients wait for, if it is one that a
+    /// server has for a command that it does not know.
+    fn is_denied(&self, code: u16) -> bool {
+        let Progress { accepted, mail_accepted, is_chunked, .. } = self.current;
+        let is_first = !self.is_lmtp || self.taken.len() == accepted;
+        let is_awaited = is_chunked && mail_accepted && accepted > 0 && is_first;
+        is_awaited && matches!(code, 500..=504)
     }
 
     /// A reply came for which no command is outstanding. Before the end of a

@@ -63,6 +63,8 @@ pub enum End {
     Injected,
     /// AUTH has more steps than any mechanism.
     EndlessChallenges,
+    /// The server does not know BDAT, which it offers; see [`Client::denies_chunks`].
+    NoChunks,
     /// The server sent something else than replies.
     Malformed(Malformed),
 }
@@ -78,6 +80,7 @@ impl End {
             End::WrongCode => "gave a reply code that its command does not have",
             End::Injected => "sent something behind its reply to STARTTLS, in the clear",
             End::EndlessChallenges => "sent one challenge after the other",
+            End::NoChunks => "does not know BDAT, which it offers,",
             End::Malformed(what) => what.text(),
         }
     }

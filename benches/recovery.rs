@@ -86,6 +86,7 @@ fn outcome(disposition: Disposition, next_ms: u64) -> Outcome {
         at: NOW,
         attempts: 1,
         next_attempt: UnixMillis(next_ms),
+        security: None,
     }
 }
 

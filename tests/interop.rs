@@ -172,6 +172,7 @@ fn python_email_reads_every_kind_of_report() {
         at: UnixMillis(1_700_000_100_000),
         attempts: 3,
         next_attempt: UnixMillis(0),
+        security: None,
     };
     let failed = outcome(Disposition::Failed, Reply::new(550, EnhancedCode(5, 1, 1), "gr\u{fc}n"));
     let late = outcome(Disposition::Deferred, Reply::new(450, EnhancedCode(4, 2, 1), "busy"));

@@ -125,6 +125,7 @@ fn deferred(id: QueueId, recipient: u16) -> Outcome {
         at: NOW,
         attempts: 1,
         next_attempt: UnixMillis(NOW.0 + u64::from(scattered)),
+        security: None,
     }
 }
 

@@ -27,6 +27,7 @@ fn delivered() -> Outcome {
         at: UnixMillis(1_700_000_000_500),
         attempts: 1,
         next_attempt: UnixMillis(0),
+        security: None,
     }
 }
 

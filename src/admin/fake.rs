@@ -257,6 +257,7 @@ pub fn listed(shard: ShardId, number: u32) -> Listed {
         at,
         attempts: 2,
         next_attempt: UnixMillis(1_700_000_360_000),
+        security: None,
     };
     let (out, held) = (number == 1, number == 5);
     Listed {

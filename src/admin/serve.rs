@@ -87,6 +87,7 @@ impl Server<'_> {
     ) -> Result<(), Failure> {
         let data = DataDir::claim(&self.config.data_dir)?;
         let cpus = self.cpus()?;
+        self.check_authorities(&self.config)?;
         self.check_open_files();
         let addresses: Vec<SocketAddr> =
             self.config.listeners.iter().flat_map(|l| l.addresses.iter().copied()).collect();
@@ -224,7 +225,9 @@ impl Server<'_> {
     }
 
     async fn reload(&self, control: &Control, tls: &Keeper) {
-        let fresh = match self.args.source.load() {
+        let loaded = self.args.source.load();
+        let checked = loaded.and_then(|fresh| self.check_authorities(&fresh).map(|()| fresh));
+        let fresh = match checked {
             Ok(fresh) => fresh,
             Err(failure) => {
                 tracing::error!(
@@ -290,11 +293,21 @@ impl Server<'_> {
         }
     }
 
+    /// What messages call the configuration.
+    fn name(&self) -> String {
+        let file = self.args.source.config.as_deref();
+        file.map_or(EMBEDDED_NAME.into(), |path| path.display().to_string())
+    }
+
     /// The CPUs to run shards on.
     fn cpus(&self) -> Result<Vec<usize>, Failure> {
-        let file = self.args.source.config.as_deref();
-        let name = file.map_or(EMBEDDED_NAME.into(), |path| path.display().to_string());
-        check::resolve_cores(&self.config, &available_cpus()?, &name)
+        check::resolve_cores(&self.config, &available_cpus()?, &self.name())
+            .map_err(|errors| Failure::usage(errors.to_string()))
+    }
+
+    /// Without the authorities that are named, `verified` would deliver nothing.
+    fn check_authorities(&self, config: &Config) -> Result<(), Failure> {
+        check::authorities_can_be_read(config, &self.name())
             .map_err(|errors| Failure::usage(errors.to_string()))
     }
 

@@ -24,5 +24,5 @@ pub use envelope::{BodyType, Envelope, Mail, Protocol};
 pub use id::{Location, Place, QueueId, ShardId};
 pub use mechanism::{Mechanism, Mechanisms};
 pub use memory::{Memory, Share};
-pub use outcome::{Disposition, EnhancedCode, Outcome, Reply};
+pub use outcome::{Disposition, EnhancedCode, Outcome, Reply, Security};
 pub use terms::Terms;

@@ -105,6 +105,20 @@ impl Disposition {
     }
 }
 
+/// Whether the connection that an outcome comes from had TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// It had none.
+    Plain,
+    /// It had.
+    Tls {
+        /// The version: `TLS1.3`.
+        version: &'static str,
+        /// The certificate was one for the host, from a trusted authority.
+        is_verified: bool,
+    },
+}
+
 /// What an attempt did for one recipient of one message. Logged where the
 /// message lives, durable within 10 ms, as an rkyv archive: a change of the
 /// fields is a new format version of the log.
@@ -124,6 +138,10 @@ pub struct Outcome {
     pub attempts: u16,
     /// When to try again; meaningful for [`Disposition::Deferred`] only.
     pub next_attempt: UnixMillis,
+    /// What secured the connection, if there was one. For the log of the moment: it is
+    /// no part of the archive.
+    #[rkyv(with = rkyv::with::Skip)]
+    pub security: Option<Security>,
 }
 
 #[cfg(test)]

@@ -138,6 +138,7 @@ impl<S: Store> Queue<S> {
                 at: now,
                 attempts: states.get(usize::from(recipient)).map_or(0, |state| state.attempts),
                 next_attempt: now,
+                security: None,
             })
             .collect()
     }

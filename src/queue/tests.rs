@@ -51,6 +51,7 @@ fn outcome(recipient: u16, disposition: Disposition, attempts: u16) -> Outcome {
         at: NOW,
         attempts,
         next_attempt: UnixMillis(NOW.0 + 1000 * u64::from(attempts)),
+        security: None,
     }
 }
 

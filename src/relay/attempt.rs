@@ -6,7 +6,7 @@ use std::ops::Range;
 use smallvec::{SmallVec, smallvec};
 
 use super::parcel::{Handle, Knows, Settled};
-use crate::base::{Disposition, EnhancedCode, Outcome, Reply, UnixMillis};
+use crate::base::{Disposition, EnhancedCode, Outcome, Reply, Security, UnixMillis};
 use crate::policy::governor::Failure;
 use crate::queue::QueueError;
 
@@ -29,15 +29,17 @@ pub(super) struct Attempt {
     verdicts: Verdicts,
     /// See [`Settled::knows`].
     knows: Knows,
+    /// Of the connection.
+    security: Security,
     /// The recipients of the transaction under way, or of the last one.
     current: Range<usize>,
 }
 
 impl Attempt {
-    /// `knows` is of who gets it.
-    pub(super) fn new(handle: Handle, knows: Knows) -> Self {
+    /// `knows` is of who gets it, by a connection with this security.
+    pub(super) fn new(handle: Handle, knows: Knows, security: Security) -> Self {
         let verdicts = smallvec![None; handle.recipients.len()];
-        Attempt { handle, verdicts, current: 0..0, knows }
+        Attempt { handle, verdicts, current: 0..0, knows, security }
     }
 
     /// The recipients that no transaction has been for.
@@ -83,7 +85,9 @@ impl Attempt {
         let outcomes = self.handle.recipients.iter().zip(self.verdicts).map(|(index, verdict)| {
             let verdict = verdict.unwrap_or_else(|| Verdict::of(said));
             let Verdict { reply, host, is_of_rcpt } = verdict;
-            outcome(&self.handle, *index, disposition(&reply, is_of_rcpt), reply, &host, now)
+            let disposition = disposition(&reply, is_of_rcpt);
+            let outcome = outcome(&self.handle, *index, disposition, reply, &host, now);
+            Outcome { security: Some(self.security), ..outcome }
         });
         let outcomes = outcomes.collect();
         Settled { handle: self.handle, outcomes, knows: self.knows }
@@ -148,6 +152,7 @@ fn outcome(
         at: now,
         attempts: handle.attempts.saturating_add(1),
         next_attempt: now,
+        security: None,
     }
 }
 
@@ -194,7 +199,7 @@ mod tests {
 
     #[test]
     fn an_attempt_may_take_several_transactions() {
-        let mut attempt = Attempt::new(handle(), Knows::default());
+        let mut attempt = Attempt::new(handle(), Knows::default(), Security::Plain);
         assert_eq!(attempt.rest(), [0, 2, 3]);
         attempt.begin(2);
         attempt.refused(1, plain(550), "h");
@@ -214,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_lmtp_says_after_the_body_is_no_word_on_how_many_recipients_there_are() {
-        let mut attempt = Attempt::new(handle(), Knows::default());
+        let mut attempt = Attempt::new(handle(), Knows::default(), Security::Plain);
         attempt.begin(3);
         attempt.decided(0, plain(250), "h");
         attempt.decided(1, plain(552), "h");
@@ -229,7 +234,8 @@ mod tests {
     fn each_recipient_gets_what_was_said_about_it() {
         let handle = handle();
         assert_eq!(handle.addresses().collect::<Vec<_>>(), ["a@x", "c@x", "d@x"]);
-        let mut attempt = Attempt::new(handle, Knows { dsn: true, deliver_by: false });
+        let knows = Knows { dsn: true, ..Knows::default() };
+        let mut attempt = Attempt::new(handle, knows, Security::Plain);
         attempt.begin(3);
         attempt.refused(0, plain(552), "h:25");
         attempt.refused(2, plain(550), "h:25");
@@ -247,6 +253,7 @@ mod tests {
                 (3, Disposition::Failed, 5)
             ]
         );
+        assert!(settled.outcomes.iter().all(|o| o.security == Some(Security::Plain)));
         assert!(settled.knows.dsn && !settled.knows.deliver_by);
         assert_eq!(disposition(&plain(552), false), Disposition::Failed);
         let full = Reply::new(552, EnhancedCode(5, 2, 2), "mailbox full");

@@ -1,5 +1,5 @@
 //! Reports to senders (RFC 3464): when recipients have failed or expired, when
-//! they are late, when they were passed on to where no report comes from. The
+//! they are late, when they were delivered or passed on to where no report comes from. The
 //! report is queued and durable before the outcome that it is about is recorded,
 //! so that a crash in between can report twice but never lose a message silently.
 //!
@@ -69,7 +69,8 @@ impl<S: Store> Core<S> {
         }
         if !passed_on.is_empty() {
             // Not kept for company: until it is recorded, a crash delivers twice.
-            self.report(handle.without_body(), None, passed_on);
+            let kind = if knows.delivers { Kind::Delivered } else { Kind::Relayed };
+            self.report_as(handle.without_body(), None, passed_on, kind);
         }
         if due.is_empty() {
             drop(kept);
@@ -90,6 +91,8 @@ impl<S: Store> Core<S> {
             Disposition::Failed | Disposition::Expired => notify.failure,
             Disposition::Delivered => match deliver_by(envelope) {
                 _ if notify == Notify::NEVER => false,
+                // It has arrived, and in time: there is nothing to be traced.
+                _ if knows.delivers => notify.success && !knows.dsn,
                 // RFC 2852, 4.1.4: who wants to trace it, and who may not be told in
                 // time by the next hop, is told that it was passed on.
                 Some(by) if by.trace || !knows.deliver_by => true,
@@ -104,13 +107,24 @@ impl<S: Store> Core<S> {
         if is_due { Due::Yes } else { Due::No }
     }
 
-    /// Reports `outcomes` of `handle`'s message, and then records them. What an
-    /// operator has dropped meanwhile nobody wants to hear of.
+    /// Reports `outcomes` of `handle`'s message, failures or delays, and then records
+    /// them. What an operator has dropped meanwhile nobody wants to hear of.
     pub(super) fn report(
         self: &Rc<Self>,
         handle: Handle,
         kept: Option<Kept>,
         outcomes: Vec<Outcome>,
+    ) {
+        self.report_as(handle, kept, outcomes, Kind::Relayed);
+    }
+
+    /// The same; what was delivered is reported as `taken`.
+    fn report_as(
+        self: &Rc<Self>,
+        handle: Handle,
+        kept: Option<Kept>,
+        outcomes: Vec<Outcome>,
+        taken: Kind,
     ) {
         let outcomes = self.still_queued(handle.id, outcomes);
         if outcomes.is_empty() {
@@ -119,9 +133,9 @@ impl<S: Store> Core<S> {
         self.reports.set(self.reports.get() + 1);
         let core = Rc::clone(self);
         spawn(async move {
-            for kind in [Kind::Failed, Kind::Delayed, Kind::Relayed] {
-                let of_kind = outcomes.iter().filter(|outcome| kind_of(outcome) == kind).cloned();
-                let of_kind: Vec<_> = of_kind.collect();
+            for kind in [Kind::Failed, Kind::Delayed, taken] {
+                let is_it = |outcome: &&Outcome| kind_of(outcome, taken) == kind;
+                let of_kind: Vec<_> = outcomes.iter().filter(is_it).cloned().collect();
                 for part in of_kind.chunks(RECIPIENTS_PER_REPORT) {
                     core.report_then_record(&handle, kind, part.to_vec()).await;
                 }
@@ -286,11 +300,11 @@ fn terms_of_report(original: &Envelope) -> Option<Box<Terms>> {
     (!terms.is_empty()).then(|| Box::new(terms))
 }
 
-/// What a report about an outcome is.
-fn kind_of(outcome: &Outcome) -> Kind {
+/// What a report about an outcome is, `taken` if it was delivered.
+fn kind_of(outcome: &Outcome, taken: Kind) -> Kind {
     match outcome.disposition {
         Disposition::Deferred => Kind::Delayed,
-        Disposition::Delivered => Kind::Relayed,
+        Disposition::Delivered => taken,
         Disposition::Failed | Disposition::Expired | Disposition::Dropped => Kind::Failed,
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::attempt::{Attempt, settle_all, trouble, unreadable};
 use super::carriage::{Body, COPIED_MAX, Carriage, Chunks, send_chunk, send_from_log};
-use super::parcel::Handle;
+use super::parcel::{Handle, Knows};
 use super::reach::{Search, Target, Unreachable};
 use super::secure::Opened;
 use super::station::Station;
@@ -215,8 +215,8 @@ impl<S: Store> Connection<S> {
     async fn begin(&mut self, handle: Handle) -> bool {
         match self.open_body(&handle).await {
             Ok(body) => {
-                let knows = self.wire.client.offer().into();
-                self.transact(Attempt::new(handle, knows), body).await
+                let knows = Knows::of(self.wire.client.offer(), self.target.way);
+                self.transact(Attempt::new(handle, knows, self.wire.security()), body).await
             }
             Err(error) => {
                 self.core.unreadable(handle, &error);

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::base::envelope::SharedMail;
 use crate::base::{Envelope, Location, Mail, Outcome, QueueId, ShardId};
 use crate::io::tls;
-use crate::policy::route::Site;
+use crate::policy::route::{Site, Way};
 use crate::proto::smtp::client::Offer;
 
 /// One message to be delivered to some of its recipients, at one site.
@@ -81,11 +81,14 @@ pub struct Knows {
     pub dsn: bool,
     /// DELIVERBY (RFC 2852): it heeds the time.
     pub deliver_by: bool,
+    /// It delivers to mailboxes: LMTP (RFC 2033) is for nothing else.
+    pub delivers: bool,
 }
 
-impl From<Offer> for Knows {
-    fn from(offer: Offer) -> Self {
-        Knows { dsn: offer.dsn, deliver_by: offer.deliver_by.is_some() }
+impl Knows {
+    /// Of a next hop with this offer, to which this is spoken.
+    pub(super) fn of(offer: Offer, way: Way) -> Self {
+        Knows { dsn: offer.dsn, deliver_by: offer.deliver_by.is_some(), delivers: way == Way::Lmtp }
     }
 }
 

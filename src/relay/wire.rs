@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::attempt::trouble;
 use super::memory::{Part, Room};
-use crate::base::EnhancedCode;
 use crate::base::limits::{PEER_REPLY_LINE_MAX, client_timeout};
+use crate::base::{EnhancedCode, Security};
 use crate::io::clock;
 use crate::io::tls::{self, Conn};
 use crate::io::watch::{Guard, Interrupt};
@@ -116,6 +116,15 @@ impl Wire {
     /// What is known of TLS on the connection, if it is on.
     pub(super) fn tls(&self) -> Option<&tls::Facts> {
         self.conn.tls()
+    }
+
+    /// The same, as the log has it.
+    pub(super) fn security(&self) -> Security {
+        let secured = |facts: &tls::Facts| Security::Tls {
+            version: facts.version.name(),
+            is_verified: facts.peer.as_ref().is_some_and(|peer| peer.is_verified),
+        };
+        self.tls().map_or(Security::Plain, secured)
     }
 
     /// What SASL can bind an exchange to.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use hdrhistogram::Histogram;
 
-use crate::base::{Disposition, Envelope, Outcome, QueueId, Reply, UnixMillis};
+use crate::base::{Disposition, Envelope, Outcome, QueueId, Reply, Security, UnixMillis};
 use crate::io::clock;
 use crate::io::tls;
 use crate::io::uring::UringStore;
@@ -166,6 +166,10 @@ fn told(line: &mut Line<'_>, claims: &Claims, names: Names) {
     }
 }
 
+fn yes_or_no(is_so: bool) -> &'static str {
+    if is_so { "yes" } else { "no" }
+}
+
 /// Relaying's view of the shard.
 pub(super) struct Back {
     pub(super) log: Rc<MailLog>,
@@ -186,6 +190,13 @@ impl Events for Back {
                 .text("host", &outcome.host)
                 .number("attempts", u64::from(outcome.attempts))
                 .number("ms", took.as_millis() as u64);
+            match outcome.security {
+                None => {}
+                Some(Security::Plain) => drop(line.word("tls", "none")),
+                Some(Security::Tls { version, is_verified }) => {
+                    line.word("tls", version).word("verified", yes_or_no(is_verified));
+                }
+            }
             if outcome.disposition == Disposition::Deferred {
                 line.word("next", outcome.next_attempt);
             }
@@ -199,8 +210,8 @@ impl Events for Back {
             line.text("host", host)
                 .word("tls", facts.version)
                 .word("tls_cipher", &facts.cipher)
-                .word("verified", if is_verified { "yes" } else { "no" })
-                .word("resumed", if facts.is_resumed { "yes" } else { "no" });
+                .word("verified", yes_or_no(is_verified))
+                .word("resumed", yes_or_no(facts.is_resumed));
         });
     }
 

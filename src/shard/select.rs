@@ -373,6 +373,7 @@ mod tests {
             at: NOW,
             attempts: 1,
             next_attempt: NOW,
+            security: None,
         };
         let outcomes = [said(0, 450, "Mailbox 421 busy"), said(3, 421, "Greylisted")];
         for (wanted, expected) in [

@@ -119,6 +119,7 @@ impl Rig {
             at: clock::wall(),
             attempts: 3,
             next_attempt: UnixMillis(clock::wall().0 + 60_000),
+            security: None,
         };
         self.queue(id.log.0).record(id, &[outcome]).unwrap().await.unwrap();
     }

@@ -34,6 +34,8 @@ fn the_same_octets_arrive_in_a_chunk_and_by_data() {
         rig.send("one", &["r@x.org"]);
         let body = hop.wait_taken(1).remove(0).text();
         rig.wait_empty();
+        let line = rig.server.wait_log(|line| line.contains(" mail: delivered "));
+        assert!(line.contains(" tls=none "), "{line}");
         let chunked = if host == 1 { 1 } else { 0 };
         assert_eq!((count(&hop, "BDAT"), count(&hop, "DATA")), (chunked, 1 - chunked));
         assert_eq!(rig.server.metric("ringpost_outbound_chunked_total"), chunked as u64);

@@ -53,6 +53,8 @@ fn tls_is_used_where_it_is_offered_and_the_certificate_is_anybodys() {
         assert!(line.contains(word), "no {word} in {line}");
     }
     assert_eq!(rig.server.metric("ringpost_outbound_tls_handshakes_total"), 1);
+    let line = rig.server.wait_log(|line| line.contains(" mail: delivered "));
+    assert!(line.contains(" tls=TLS1.3 verified=no "), "{line}");
 }
 
 #[test]
@@ -188,6 +190,42 @@ fn certificates_are_verified_where_that_is_asked_for() {
     assert!(hop.wait_taken(1)[0].is_secured);
     let line = rig.server.wait_log(|line| line.contains(" mail: secured "));
     assert!(line.contains("verified=yes"), "{line}");
+}
+
+#[test]
+fn authorities_that_cannot_be_read_keep_a_server_from_starting_and_from_reloading() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, bad) = (dir.path().join("ca.pem"), dir.path().join("bad.pem"));
+    let authority = Authority::new();
+    authority.write(&good);
+    std::fs::write(&bad, "no certificate\n").unwrap();
+    for file in [&bad, &dir.path().join("none.pem")] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringpost"))
+            .args(["serve", "--set", &format!("delivery.tls_ca={:?}", file.display().to_string())])
+            .args(["--set", "listener=[{address=\"127.0.0.1:0\"}]", "--set"])
+            .arg(format!("data_dir={:?}", dir.path().join("data").display().to_string()))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("delivery.tls_ca"), "{said}");
+    }
+    let address = "127.14.14.1";
+    let [listener] = <[TcpListener; 1]>::try_from(on_one_port(&[address])).unwrap();
+    let dns = dns_with_sender("127.0.0.1");
+    domain(&dns, "x.org", &[(1, "mx.test", &[address])]);
+    let port = listener.local_addr().unwrap().port();
+    let skills = Skills { tls: Some(authority.server(&["mx.test"])), ..Skills::default() };
+    let hop = Hop::skilled(listener, skills, |_| Act::Well);
+    let file =
+        |path: &std::path::Path| format!("[delivery]\ntls = \"verified\"\ntls_ca = {path:?}\n");
+    let rig = Rig::run(Some(&file(&good)), dns, port, &[]);
+    rig.rewrite(&file(&bad));
+    let line = rig.server.wait_log(|line| line.contains("not reloaded"));
+    assert!(line.contains("delivery.tls_ca") && line.contains("stays in force"), "{line}");
+    rig.send("one", &["r@x.org"]);
+    assert!(hop.wait_taken(1)[0].is_secured);
+    rig.wait_empty();
 }
 
 #[test]

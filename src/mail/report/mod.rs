@@ -1,6 +1,6 @@
 //! Reports to the sender of a message (RFC 3464 in a multipart/report, RFC 6522;
 //! RFC 6533 for internationalised addresses): what could not be delivered, what
-//! takes long, what was passed on to where no report comes from.
+//! takes long, what was delivered, what was passed on to where no report comes from.
 //!
 //! Called by the relay. The result is a stored body like any other: wire form
 //! with its terminator, only the `Received:` field is missing, which the append
@@ -40,6 +40,8 @@ pub enum Kind {
     Delayed,
     /// Recipients whose next hop took the message and does not know of reports.
     Relayed,
+    /// Recipients to whose mailboxes it was delivered.
+    Delivered,
 }
 
 /// What is to be returned of the message.

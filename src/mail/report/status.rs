@@ -73,6 +73,7 @@ fn action(kind: Kind) -> &'static str {
         Kind::Failed => "failed",
         Kind::Delayed => "delayed",
         Kind::Relayed => "relayed",
+        Kind::Delivered => "delivered",
     }
 }
 
@@ -91,7 +92,7 @@ pub(super) fn status_code(input: &ReportInput<'_>, outcome: &Outcome) -> Enhance
     let class = match input.kind {
         Kind::Failed => 5,
         Kind::Delayed => 4,
-        Kind::Relayed => 2,
+        Kind::Relayed | Kind::Delivered => 2,
     };
     match outcome.reply.enhanced {
         Some(EnhancedCode(_, subject, detail)) => EnhancedCode(class, subject, detail),

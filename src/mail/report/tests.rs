@@ -16,6 +16,7 @@ fn refused(code: EnhancedCode, text: &str) -> Outcome {
         at: UnixMillis(1_700_000_100_000),
         attempts: 1,
         next_attempt: UnixMillis(0),
+        security: None,
     }
 }
 
@@ -121,6 +122,10 @@ fn what_was_passed_on_is_said_to_be() {
     );
     assert!(report.contains("Action: relayed\r\nStatus: 2.0.0\r\n"), "{report}");
     assert!(!report.contains("Will-Retry-Until"));
+    let report = text(&build(&ReportInput { kind: Kind::Delivered, ..input(&recipients) }));
+    assert!(report.contains("\r\nSubject: Mail delivered\r\n"), "{report}");
+    assert!(report.contains("Action: delivered\r\nStatus: 2.0.0\r\n"), "{report}");
+    assert!(!report.contains("Will-Retry-Until") && !report.contains("passed on"));
 }
 
 #[test]
@@ -315,7 +320,9 @@ proptest! {
     fn nothing_that_strangers_wrote_breaks_the_structure(
         address in hostile(), orcpt in hostile(), envid in hostile(), words in hostile(),
         host in hostile(), original in hostile(), sender in "(ann|\u{e4}nn)@example.net",
-        kind in prop::sample::select(vec![Kind::Failed, Kind::Delayed, Kind::Relayed]),
+        kind in prop::sample::select(vec![
+            Kind::Failed, Kind::Delayed, Kind::Relayed, Kind::Delivered,
+        ]),
         whole: bool,
     ) {
         let mut outcome = refused(EnhancedCode(5, 0, 0), &words);

@@ -19,6 +19,7 @@ pub(super) fn subject(input: &ReportInput<'_>) -> &'static str {
         Kind::Delayed => "Delayed mail: still being tried",
         Kind::Relayed if input.deliver_by.is_some() => "Mail passed on",
         Kind::Relayed => "Mail passed on: no report on its delivery will come",
+        Kind::Delivered => "Mail delivered",
     }
 }
 
@@ -88,6 +89,9 @@ fn what_happened(input: &ReportInput<'_>) -> String {
              not report when they have delivered it. You will hear of these recipients again \
              only if one of those systems tells you that it failed."
             .to_owned(),
+        Kind::Delivered => "was delivered to the recipients named below. You are told because \
+             you have asked for it."
+            .to_owned(),
     }
 }
 
@@ -110,7 +114,7 @@ fn reason(input: &ReportInput<'_>, outcome: &Outcome) -> String {
             "Not delivered for {} (attempts: {attempts}). The last answer was: {who}{said}",
             age(input, outcome)
         ),
-        Kind::Failed | Kind::Relayed => format!("{who}{said}"),
+        Kind::Failed | Kind::Relayed | Kind::Delivered => format!("{who}{said}"),
     }
 }
 

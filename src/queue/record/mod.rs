@@ -330,6 +330,7 @@ mod tests {
             at: UnixMillis(5),
             attempts: 3,
             next_attempt: UnixMillis(900),
+            security: None,
         }
     }
 

@@ -251,6 +251,29 @@ fn what_is_passed_on_is_reported_where_the_next_hop_will_not() {
     });
 }
 
+#[test]
+fn what_lmtp_takes_is_reported_as_delivered() {
+    run(|| async {
+        let hello = ["> 220 store", "< LHLO ", "> 250 store"];
+        let end = ["< QUIT", "> 221"];
+        let store = Peer::start(vec![script(&[&hello, &TAKES, &TAKES, &end])]);
+        let home = Peer::start(vec![taking(1)]);
+        let mut config = three([store.address, nobody(), home.address]);
+        let hop = format!("lmtp://{}", store.address).parse().unwrap();
+        config.routes[0].next_hop = NextHop::Hosts(vec![hop]);
+        let rig = Rig::new(config).await;
+        rig.envelope(asking(&[("x@a.org", "FAILURE,DELAY")]), TEXT, true).await;
+        rig.outcomes(1).await;
+        rig.envelope(asking(&[("y@a.org", "SUCCESS")]), TEXT, true).await;
+        rig.outcomes(3).await;
+        rig.drain().await;
+        store.finish().await;
+        let report = bodies(home.finish().await).remove(0);
+        assert!(is_about(&report, "y@a.org") && !is_about(&report, "x@a.org"), "{report}");
+        assert!(report.contains("Action: delivered\r\nStatus: 2.0.0\r\n"), "{report}");
+    });
+}
+
 /// A deferral with an age of so many hours, after one before it or none.
 async fn late(notify: &str, hours: u64, before: Option<u64>) -> (Rig, Outcome, Vec<String>) {
     let a = Peer::start(vec![refusing("> 450 4.2.1 later")]);
@@ -271,6 +294,7 @@ async fn late(notify: &str, hours: u64, before: Option<u64>) -> (Rig, Outcome, V
             at: ago(hours),
             attempts: 1,
             next_attempt: ago(0),
+            security: None,
         };
         rig.queue.record(id, &[outcome]).unwrap().await.unwrap();
     } else {

@@ -46,6 +46,7 @@ pub fn outcome(recipient: u16, disposition: Disposition) -> Outcome {
         at: NOW,
         attempts: 1,
         next_attempt: UnixMillis(NOW.0 + 60_000),
+        security: None,
     }
 }
 

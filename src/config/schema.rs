@@ -463,7 +463,7 @@ pub const KEYS: &[Key] = &[
         "delivery.chunking",
         Kind::Flag,
         Value("true"),
-        "Whether messages up to 16 KiB go in one chunk (BDAT), together with their recipients and ahead of the replies to them, where a host offers CHUNKING and PIPELINING. Binary messages always go in chunks.",
+        "Whether a message up to 16 KiB that no other waits behind goes in one chunk (BDAT), together with its recipients and ahead of the replies to them, where a host offers CHUNKING and PIPELINING. Binary messages always go in chunks.",
     ),
     key("site.domain", Kind::Patterns, Nothing, "Recipient domains whose sites are meant."),
     key(

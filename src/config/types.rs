@@ -247,7 +247,7 @@ pub struct Delivery {
     /// The authorities that certificates of hosts must be from, in PEM; those of the
     /// system for `None`.
     pub tls_ca: Option<PathBuf>,
-    /// Whether short messages go in one chunk where a host takes that.
+    /// Whether a lone short message goes in one chunk where a host takes that.
     pub chunking: bool,
     /// The names of the keys that were given.
     pub given: Written<Vec<&'static str>>,

@@ -88,8 +88,8 @@ pub(super) enum Chunks {
 }
 
 impl<S: Store> Core<S> {
-    /// How the body of an attempt goes, on a connection with nothing under way if
-    /// `is_alone`. A socket of this machine could not be remembered for failing, and has
+    /// How the body of an attempt goes; `is_alone`: nothing is under way on the
+    /// connection, and nothing waits to follow. A socket of this machine could not be remembered for failing, and has
     /// no round trip to be won.
     pub(super) fn choose(
         &self,

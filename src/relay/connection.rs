@@ -258,7 +258,9 @@ impl<S: Store> Connection<S> {
         let needs = self.core.needs(&attempt.handle, offer).await;
         let mail = Arc::clone(&attempt.handle.mail);
         let terms = mail.envelope.terms.as_deref();
-        let is_alone = self.current.is_none();
+        // With others waiting, the next one's commands go behind the body, which saves
+        // the same round trip.
+        let is_alone = self.current.is_none() && self.station.lane.queued() == 0;
         let choice = self.core.choose(&attempt, needs, (&self.wire, &self.target), is_alone);
         let begun = {
             let envelope = &mail.envelope;
@@ -298,7 +300,7 @@ impl<S: Store> Connection<S> {
         }
         let carriage = choice.begin(&mut self.wire, &mail);
         let flight = Some(Flight { attempt, body, carriage });
-        if is_alone {
+        if self.current.is_none() {
             self.current = flight;
         } else {
             self.next = flight;

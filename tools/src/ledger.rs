@@ -160,7 +160,9 @@ pub fn read(path: &Path, side: Side, mut each: impl FnMut(Entry<'_>)) -> io::Res
         let text = format!("{}:{line}: {what}", path.display());
         Err(io::Error::new(io::ErrorKind::InvalidData, text))
     };
-    let mut input = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let file = File::open(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let mut input = BufReader::with_capacity(1 << 20, file);
     let mut line = String::new();
     input.read_line(&mut line)?;
     if line.trim_end() != side.title() {

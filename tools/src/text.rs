@@ -14,6 +14,12 @@ pub fn grouped(number: f64) -> String {
     out
 }
 
+/// So many of something, as "1 core" or "2,000 cores".
+pub fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", grouped(count as f64))
+}
+
 /// A time with two or three digits and its unit.
 pub fn time_label(ms: f64) -> String {
     let (value, unit) = match ms {
@@ -52,6 +58,7 @@ mod tests {
         {
             assert_eq!(time_label(ms), text);
         }
+        assert_eq!(counted(1, "core") + &counted(2000, "run"), "1 core2,000 runs");
         assert_eq!(round_steps(23_000.0), (5_000.0, 25_000.0));
         assert_eq!(round_steps(0.5).0, 1.0);
     }

@@ -192,3 +192,15 @@ fn a_target_that_does_not_answer_is_an_error_at_once() {
     assert!(load::run(&Cli::parse_from(missing).options).is_err());
     assert!(compare(&[], Path::new("/nonexistent"), |_| ()).is_err());
 }
+
+#[test]
+fn what_is_wrong_with_a_target_or_a_file_is_said_by_name() {
+    for target in ["mail.example.org", "mail.example.org:smtp"] {
+        let cli = Cli::parse_from(["ringpost-load", "--target", target]);
+        let error = load::run(&cli.options).err().unwrap().to_string();
+        assert!(error.contains(target) && error.contains("HOST:PORT"), "{error}");
+    }
+    let nowhere = std::path::PathBuf::from("no/such/ledger");
+    let error = compare(std::slice::from_ref(&nowhere), &nowhere, |_| ()).err().unwrap();
+    assert!(error.to_string().contains("no/such/ledger"), "{error}");
+}

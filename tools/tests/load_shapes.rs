@@ -6,10 +6,13 @@
 mod pair;
 
 use std::fs;
+use std::net::TcpListener;
 use std::time::Duration;
 
-use pair::{load, options, sink, verified};
+use clap::Parser;
+use pair::{count, load, options, sink, verified};
 use ringpost_tools::load;
+use ringpost_tools::load::options::Cli;
 use ringpost_tools::load::{diff, html, knee};
 
 #[test]
@@ -157,4 +160,23 @@ fn results_can_be_looked_at_and_compared() {
     assert!(comparison.differences.iter().any(|it| it.starts_with("loop:")), "{comparison}");
     let error = diff::compare(&[path("a.html")], &[path("b.json")]).unwrap_err();
     assert!(error.to_string().contains("not a result"), "{error}");
+}
+
+#[test]
+fn connections_are_opened_so_many_at_a_time() {
+    let sink = sink(&["--discard"]);
+    let report = load(&sink, "--opening 1 --connections 5 --duration 2s --think-time 20ms");
+    sink.stop().unwrap();
+    assert_eq!(report.latency.connect.count, 5, "each has its turn");
+    // A server that never greets has only those that may be on their way, and does not
+    // hold up the end.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("--target={}", silent.local_addr().unwrap());
+    let given = "--quiet --opening 3 --connections 20 --duration 1500ms --timeout 1h";
+    let given = ["ringpost-load", &target].into_iter().chain(given.split_whitespace());
+    let report = load::run(&Cli::parse_from(given).options).unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let connected = std::iter::from_fn(|| silent.accept().ok()).count();
+    assert_eq!(connected, 1 + 3, "one to see that it is there");
+    assert_eq!(count(&report, "waiting for the greeting", "the run was over before it came"), 3);
 }

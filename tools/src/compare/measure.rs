@@ -1,9 +1,10 @@
 //! One measurement: a fresh server, a load on it for a while, and what it took,
 //! relayed and used meanwhile.
 
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,6 +18,10 @@ use super::options::{Setting, Tls};
 use super::server::{Mode, Place, Running, Server, session};
 use crate::demo::child::{Process, Role};
 use crate::sink::{self, Sink};
+
+/// How long mail is sent before it counts: servers with a process for each connection
+/// need a while to start them, those in a language that is compiled as it runs too.
+const WARMUP: Duration = Duration::from_secs(2);
 
 /// How often a server's processes are looked at, at most.
 const SAMPLE: Duration = Duration::from_millis(200);
@@ -50,6 +55,8 @@ pub struct Surroundings {
     pub cpus: [(Vec<usize>, Vec<usize>); 2],
     /// How long mail is sent.
     pub duration: Duration,
+    /// How long a queue may take to drain behind that.
+    pub drain: Duration,
     /// Idle connections to measure the memory of one by.
     pub idle: u32,
     /// Set when everything is to end.
@@ -83,6 +90,8 @@ pub struct Measurement {
     pub failed: u64,
     /// Messages answered 250 that had not been relayed when nothing came any more.
     pub stuck: u64,
+    /// Messages that were still being relayed when the time for it was over.
+    pub queued: u64,
 }
 
 /// What the JSON of a load has, as far as it is needed.
@@ -109,6 +118,17 @@ struct LoadTls {
 #[derive(serde::Deserialize)]
 struct LoadLatency {
     accept: crate::latency::Percentiles,
+}
+
+impl LoadResult {
+    /// The figures in `json`; if there are none, what the load said last in `log`.
+    fn read(json: &Path, log: &Path) -> io::Result<Self> {
+        if !json.exists() {
+            let said = fs::read_to_string(log).unwrap_or_default();
+            return Err(io::Error::other(said.lines().last().unwrap_or("the load failed")));
+        }
+        Ok(serde_json::from_slice(&fs::read(json)?)?)
+    }
 }
 
 impl Surroundings {
@@ -178,7 +198,11 @@ impl Surroundings {
         sink: &Sink,
     ) -> io::Result<Measurement> {
         let json = self.data.join("load.json");
-        let warmup = self.duration / 5;
+        if json.exists() {
+            // A load that fails writes none, and would seem to have the last one's figures.
+            fs::remove_file(&json)?;
+        }
+        let warmup = WARMUP.min(self.duration * 2 / 3);
         let arguments = [
             format!("--target={}", running.address),
             format!("--connections={}", setting.connections),
@@ -189,28 +213,32 @@ impl Surroundings {
             format!("--json={}", json.display()),
             "--quiet".to_owned(),
         ];
-        let further = further_arguments(setting).into_iter().map(str::to_owned);
+        let opening = server.opening().map(|most| format!("--opening={most}"));
+        let further = further_arguments(setting).into_iter().map(str::to_owned).chain(opening);
         let arguments: Vec<String> = arguments.into_iter().chain(further).collect();
         let mut watch = Watch::new(running);
         let cpu_before = watch.look(&[]).seconds;
         let begun = Instant::now();
-        let mut load = Process::start(Role::Load, &arguments, &self.data.join("load.log"))?;
+        let log = self.data.join("load.log");
+        let mut load = Process::start(Role::Load, &arguments, &log)?;
         let pid = load.id();
         while load.ended()?.is_none() {
             self.check()?;
             watch.look_if_due(&[pid]);
             thread::sleep(POLL);
         }
-        // It fails if nothing was accepted, and says so in its figures.
+        // It fails if nothing was accepted too, and says so in its figures.
         let _ = load.output();
-        let result: LoadResult = serde_json::from_slice(&std::fs::read(&json)?)?;
+        let result = LoadResult::read(&json, &log)
+            .map_err(|error| io::Error::other(format!("{}: {error}", server.name)))?;
         let accepted = result.messages.accepted_in_all;
-        let (mut relayed_per_s, mut stuck) = (None, 0);
+        let (mut relayed_per_s, mut stuck, mut queued) = (None, 0, 0);
         if setting.mode == Mode::Relay {
-            let (last, taken) = self.drained(sink, accepted, &mut watch)?;
-            stuck = accepted.saturating_sub(taken);
-            let span = last.saturating_duration_since(begun).as_secs_f64();
-            relayed_per_s = Some(if span > 0.0 { taken as f64 / span } else { 0.0 });
+            let drained = self.drained(sink, accepted, &mut watch)?;
+            let left = accepted.saturating_sub(drained.taken);
+            *(if drained.stalled { &mut stuck } else { &mut queued }) = left;
+            let span = drained.last.saturating_duration_since(begun).as_secs_f64();
+            relayed_per_s = Some(if span > 0.0 { drained.taken as f64 / span } else { 0.0 });
         }
         let cpu = watch.look(&[]).seconds - cpu_before;
         let ours = server.is_ours();
@@ -227,23 +255,27 @@ impl Surroundings {
             memory_mib: ours.then_some(watch.memory as f64 / f64::from(1 << 20)),
             failed: result.messages.refused + result.messages.unanswered,
             stuck,
+            queued,
         })
     }
 
-    /// Waits until `sink` has all of `accepted`, or nothing comes any more; when
-    /// the last came, and how many did.
-    fn drained(&self, sink: &Sink, accepted: u64, watch: &mut Watch) -> io::Result<(Instant, u64)> {
-        let (mut last, mut taken) = (Instant::now(), sink.taken());
-        while taken < accepted && last.elapsed() < STALLED {
+    /// Waits until `sink` has all of `accepted`, nothing comes any more, or the time
+    /// for it is over.
+    fn drained(&self, sink: &Sink, accepted: u64, watch: &mut Watch) -> io::Result<Drained> {
+        let begun = Instant::now();
+        let (mut last, mut taken) = (begun, sink.taken());
+        let mut stalled = false;
+        while taken < accepted && !stalled && begun.elapsed() < self.drain {
             self.check()?;
             thread::sleep(POLL);
             let now = sink.taken();
             if now > taken {
                 (last, taken) = (Instant::now(), now);
             }
+            stalled = last.elapsed() > STALLED;
             watch.look_if_due(&[]);
         }
-        Ok((last, taken))
+        Ok(Drained { last, taken, stalled })
     }
 
     /// Memory of `server` for each idle connection, in KiB; `None` if it is not
@@ -275,6 +307,16 @@ impl Surroundings {
         running.stop()?;
         Ok(measured.ok())
     }
+}
+
+/// How the queue of a server drained.
+struct Drained {
+    /// When the last message came.
+    last: Instant,
+    /// How many have come.
+    taken: u64,
+    /// Nothing had come for long.
+    stalled: bool,
 }
 
 /// Looks at a server now and then while it is measured.

@@ -5,11 +5,13 @@
 //! that is installed, and those that the user describes ([`server`]). Each is
 //! started anew for each measurement ([`measure`]), what it uses is taken from
 //! all of its processes ([`account`]), and the medians go into a document with
-//! the machine named ([`table`]).
+//! the machine named ([`table`]). Everything is measured once before anything is
+//! measured again ([`progress`]), so that a run that is cut off leaves a whole table.
 
 pub mod account;
 pub mod measure;
 pub mod options;
+pub mod progress;
 pub mod server;
 pub mod table;
 
@@ -20,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use ringpost::base::UnixMillis;
@@ -34,6 +36,7 @@ use crate::text::grouped;
 use crate::values::Cores;
 use measure::{Measurement, Surroundings};
 use options::{Options, Setting, Tls};
+use progress::{Progress, Step};
 use server::{Mode, Server};
 use table::{Comparison, Entry};
 
@@ -85,6 +88,9 @@ fn compare_and_write(
         fs::write(&path, document)?;
         eprintln!("written to {}", path.display());
     }
+    if comparison.interrupted {
+        return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"));
+    }
     Ok(())
 }
 
@@ -95,11 +101,12 @@ fn usual_file(host: &str) -> PathBuf {
     folder.join(format!("compare-{host}.md"))
 }
 
-/// Measures everything that `options` ask for, until `stop` is set. A server
-/// that cannot be measured is passed over, with the reason.
+/// Measures everything that `options` ask for, until the time is over or `stop` is
+/// set. A server that cannot be measured is passed over, with the reason.
 ///
 /// # Errors
-/// No server can be measured, it was stopped, or the kernel refuses something.
+/// No server can be measured, it was stopped before anything was, or the kernel
+/// refuses something.
 pub fn compare(
     options: &Options,
     command_line: String,
@@ -112,32 +119,18 @@ pub fn compare(
         data: options.data.canonicalize()?,
         cpus: cpus(options)?,
         duration: options.duration,
+        drain: options.drain,
         idle: options.idle,
         stop,
     };
     let (servers, mut missing) = chosen(options)?;
     let (servers, entries) = met(&surroundings, servers, &mut missing)?;
-    let mut measurements = Vec::new();
-    for setting in options.settings() {
-        for round in 0..options.rounds {
-            for server in servers.iter().filter(|it| setting.is_for(it)) {
-                match surroundings.measure(server, setting, round) {
-                    Ok(measured) => {
-                        show(&measured);
-                        measurements.push(measured);
-                    }
-                    Err(error) => {
-                        surroundings.check()?;
-                        let mode = setting.mode.name();
-                        let connections = setting.connections;
-                        pass_over(
-                            &mut missing,
-                            format!("{error} ({mode}, {connections} connections)"),
-                        );
-                    }
-                }
-            }
-        }
+    let within = Some(options.within).filter(|within| !within.is_zero());
+    let mut progress = Progress::new(steps(options, &servers), within);
+    let measurements = measure_all(&surroundings, &servers, &mut progress, &mut missing);
+    let interrupted = surroundings.check().is_err();
+    if measurements.is_empty() {
+        surroundings.check()?;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let date = date::rfc5322(UnixMillis(now.as_millis() as u64));
@@ -157,8 +150,50 @@ pub fn compare(
             .collect(),
         servers: entries,
         missing,
+        planned: progress.all(),
+        over: progress.over(),
+        interrupted,
         measurements,
     })
+}
+
+/// Everything that is to be measured: all of it once, then again.
+fn steps(options: &Options, servers: &[Server]) -> Vec<Step> {
+    let settings = options.settings();
+    let of_setting = |round, setting: Setting| {
+        let all = servers.iter().enumerate().filter(move |(_, server)| setting.is_for(server));
+        all.map(move |(server, _)| Step { round, setting, server })
+    };
+    (0..options.rounds)
+        .flat_map(|round| settings.iter().flat_map(move |setting| of_setting(round, *setting)))
+        .collect()
+}
+
+/// Makes the steps of `progress` until they are all over or it was stopped.
+fn measure_all(
+    surroundings: &Surroundings,
+    servers: &[Server],
+    progress: &mut Progress,
+    missing: &mut Vec<String>,
+) -> Vec<Measurement> {
+    let mut measurements = Vec::new();
+    while let Some(Step { round, setting, server }) = progress.next() {
+        let begun = Instant::now();
+        match surroundings.measure(&servers[server], setting, round) {
+            Ok(measured) => {
+                progress.done(begun.elapsed());
+                eprintln!("{}  {}", progress.label(), line(&measured));
+                measurements.push(measured);
+            }
+            Err(_) if surroundings.check().is_err() => break,
+            Err(error) => {
+                progress.done(begun.elapsed());
+                let (mode, connections) = (setting.mode.name(), setting.connections);
+                pass_over(missing, format!("{error} ({mode}, {connections} connections)"));
+            }
+        }
+    }
+    measurements
 }
 
 /// The servers that start, with what is known of them before any mail.
@@ -191,7 +226,9 @@ fn met(
 
 fn pass_over(missing: &mut Vec<String>, reason: String) {
     eprintln!("{reason}");
-    missing.push(reason);
+    if !missing.contains(&reason) {
+        missing.push(reason);
+    }
 }
 
 impl Setting {
@@ -201,16 +238,17 @@ impl Setting {
     }
 }
 
-/// A line on standard error.
-fn show(measured: &Measurement) {
+/// A measurement in one line.
+fn line(measured: &Measurement) -> String {
     let setting = measured.setting;
     let relayed = measured
         .relayed_per_s
         .map_or(String::new(), |rate| format!(", {} relayed/s", grouped(rate)));
-    eprintln!(
-        "{:<8}{:>8} octets {:>5} connections{}{}  {:<24}{:>9} accepted/s{relayed}",
+    let faults = Some(table::faults(std::iter::once(measured))).filter(|text| text != "-");
+    format!(
+        "{:<7}{:>8} {:>4} conn{}{}  {:<12}{:>8} accepted/s{relayed}{}",
         setting.mode.name(),
-        setting.size,
+        table::size_label(setting.size),
         setting.connections,
         if setting.pipelining { " pipelining" } else { "" },
         match setting.tls {
@@ -220,7 +258,8 @@ fn show(measured: &Measurement) {
         },
         measured.server,
         grouped(measured.accepted_per_s),
-    );
+        faults.map_or(String::new(), |faults| format!("  ({faults})")),
+    )
 }
 
 /// The servers to be measured, and those that are not, with the reason.

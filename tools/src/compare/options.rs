@@ -39,10 +39,16 @@ pub struct Options {
     /// for accepting, of the first size and way of pipelining [default: all]
     #[arg(long, value_name = "HOW", value_delimiter = ',')]
     pub tls: Vec<Tls>,
-    /// How long mail is sent in each measurement, behind a warm-up of a fifth
-    #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = values::span)]
+    /// How long mail is sent in each measurement, behind a warm-up of up to 2 seconds
+    #[arg(long, value_name = "SPAN", default_value = "3s", value_parser = values::span)]
     pub duration: Duration,
-    /// How often each is measured; the table has the medians
+    /// How long a queue may take to drain behind that; what is relayed then counts
+    #[arg(long, value_name = "SPAN", default_value = "6s", value_parser = values::span)]
+    pub drain: Duration,
+    /// Begin nothing more after this time, however much is left; 0s for no end
+    #[arg(long, value_name = "SPAN", default_value = "25m", value_parser = values::span)]
+    pub within: Duration,
+    /// How often each is measured, if there is time; the table has the medians
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
     /// Idle connections to measure the memory of one by; 0 for not at all

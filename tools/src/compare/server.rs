@@ -9,6 +9,7 @@
 //! start = ["mined", "-c", "{dir}/mined.conf"]
 //! stop = ["minectl", "stop"]                 # default: SIGTERM
 //! modes = ["accept", "relay"]                # default: both
+//! opening = 4                                # connections made at a time; default: all
 //!
 //! [[file]]
 //! path = "mined.conf"                        # in {dir}
@@ -114,6 +115,7 @@ pub struct Server {
     address: Option<SocketAddr>,
     #[serde(default = "both")]
     modes: Vec<Mode>,
+    opening: Option<u32>,
     #[serde(default)]
     file: Vec<ConfigFile>,
     #[serde(default)]
@@ -194,6 +196,12 @@ impl Server {
     /// many there may be.
     pub fn is_heavy(&self) -> bool {
         self.file.iter().any(|file| file.text.contains("{processes}"))
+    }
+
+    /// How many connections may be made to it at a time, if not all: its queue of those
+    /// that wait to be accepted is shorter than that.
+    pub fn opening(&self) -> Option<u32> {
+        self.opening
     }
 
     /// True if it is started here, so that its processes are known.
@@ -282,9 +290,17 @@ impl Server {
         let output = prepared(program, arguments).stdin(Stdio::null()).output();
         output.map_or(String::new(), |output| {
             let text = [output.stdout, output.stderr].concat();
-            String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned()
+            plain(String::from_utf8_lossy(&text).lines().next().unwrap_or_default())
         })
     }
+}
+
+/// A line without the colours that it may have for a terminal.
+fn plain(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    let coloured = parts.map(|part| part.split_once('m').map_or("", |(_, text)| text));
+    coloured.fold(first, |text, part| text + part).trim().to_owned()
 }
 
 /// A throw-away certificate and its key.
@@ -509,6 +525,12 @@ mod tests {
             fs::write(&file, text).unwrap();
             ringpost::config::Config::load(Some(&file), &[]).unwrap();
         }
+    }
+
+    #[test]
+    fn a_version_is_told_without_colours() {
+        assert_eq!(plain("\u{1b}[32;40mMine.js\u{1b}[0m - 3\u{1b}"), "Mine.js - 3");
+        assert_eq!(plain(" mine 7 "), "mine 7");
     }
 
     #[test]

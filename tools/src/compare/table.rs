@@ -39,6 +39,12 @@ pub struct Comparison {
     pub servers: Vec<Entry>,
     /// What was passed over, and why.
     pub missing: Vec<String>,
+    /// How many measurements there should have been.
+    pub planned: usize,
+    /// How many there were, those that failed among them.
+    pub over: usize,
+    /// Whether someone ended it.
+    pub interrupted: bool,
     /// Every measurement.
     pub measurements: Vec<Measurement>,
 }
@@ -117,11 +123,20 @@ impl Comparison {
         text.push_str(
             "* Each server is started anew for each measurement, in turn with the others, with a \
              queue of its own\n  on the same disk, and flushes before its 250. Medians, in \
-             parentheses the range.\n* *relayed/s*: messages that reached the sink, until all had. \
+             parentheses the range.\n* *relayed/s*: messages that reached the sink, until all had or the time \
+             for it was over (*still\n  queued*). \
              *CPU*: processor seconds of the server\n  and all its processes for 1,000 messages. \
              *memory*: at most, shared pages divided (PSS).\n\
-             * Over TLS, begun with STARTTLS: *handshakes/s* are whole ones, none resumed.\n\n",
+             * Over TLS, begun with STARTTLS: *handshakes/s* are whole ones, none resumed.\n",
         );
+        if self.over < self.planned {
+            let _ = writeln!(
+                text,
+                "* Cut off after {} of {} measurements: some were made less often than others.",
+                self.over, self.planned
+            );
+        }
+        text.push('\n');
         self.list_servers(&mut text);
         let mut head = None;
         for setting in self.settings() {
@@ -198,8 +213,13 @@ impl Comparison {
 }
 
 /// What went wrong, in all rounds; "-" if nothing did.
-fn faults<'a>(all: impl Iterator<Item = &'a Measurement>) -> String {
-    let (failed, stuck) = all.fold((0, 0), |sum, it| (sum.0 + it.failed, sum.1 + it.stuck));
+pub fn faults<'a>(all: impl Iterator<Item = &'a Measurement>) -> String {
+    let (mut failed, mut stuck, mut queued) = (0, 0, 0);
+    for it in all {
+        failed += it.failed;
+        stuck += it.stuck;
+        queued += it.queued;
+    }
     let mut parts = Vec::new();
     if failed > 0 {
         parts.push(format!("{} failed", grouped(failed as f64)));
@@ -207,10 +227,14 @@ fn faults<'a>(all: impl Iterator<Item = &'a Measurement>) -> String {
     if stuck > 0 {
         parts.push(format!("{} not relayed", grouped(stuck as f64)));
     }
+    if queued > 0 {
+        parts.push(format!("{} still queued", grouped(queued as f64)));
+    }
     if parts.is_empty() { "-".into() } else { parts.join(", ") }
 }
 
-fn size_label(size: u64) -> String {
+/// A size in the largest unit that it is a multiple of.
+pub fn size_label(size: u64) -> String {
     match size {
         size if size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
         size if size.is_multiple_of(1 << 10) => format!("{} KiB", size >> 10),
@@ -237,6 +261,7 @@ mod tests {
             memory_mib: None,
             failed: u64::from(round),
             stuck: 0,
+            queued: u64::from(server == "other"),
         }
     }
 
@@ -262,6 +287,9 @@ mod tests {
             cpus: vec!["all".into()],
             servers: vec![entry(CEILING), entry(OURS), entry("other")],
             missing: vec!["exim: no exim4".into()],
+            planned: 20,
+            over: 13,
+            interrupted: false,
             measurements,
         }
         .document();
@@ -272,6 +300,8 @@ mod tests {
             "## Accepting, 4 KiB, without pipelining",
             "| 100 | ringpost | 30,000 (27,000-36,000) | 0.75 | - | 5 ms | 12 ms | 0.110 s | - | 3 failed |",
             "| 100 | other | 500 (450-600) | - | 18.0× |",
+            "3 failed, 3 still queued |",
+            "Cut off after 13 of 20 measurements",
             "## Accepting over TLS, a new connection for each message, 4 KiB, without",
             "| connections | server | handshakes/s |",
             "| 100 | ringpost | 900 (900-900) |",

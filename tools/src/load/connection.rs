@@ -18,6 +18,7 @@ use ringpost::io::watch::{Guard, Interrupt};
 use ringpost::proto::smtp::client::{Client, End, Event, Transaction};
 
 use super::body::COPIED_MAX;
+use super::gate::Turn;
 use super::opening::Opening;
 use super::plan::Plan;
 use super::schedule::Ticket;
@@ -33,6 +34,12 @@ const _: () = assert!(INPUT >= ringpost::base::limits::PEER_REPLY_LINE_MAX);
 
 /// How often a second a slow reader reads, unless that is less than an octet.
 const SLOW_READS_PER_S: u32 = 10;
+
+/// A greeting that has not come for so long by the end of the run is told of.
+const GREETING: Duration = Duration::from_secs(1);
+
+/// How it is told of.
+const NOT_GREETED: &str = "the run was over before it came";
 
 /// A message under way.
 pub(super) struct Sending {
@@ -71,31 +78,33 @@ pub struct Connection {
     /// The step that it broke off at, unless that is the client's.
     pub(super) stage: Option<&'static str>,
     begun: u64,
-    /// When connected, until the first bytes have come.
-    ungreeted: Option<Instant>,
+    /// When connected, and the right to be on the way, until the first bytes have come.
+    ungreeted: Option<(Instant, Option<Turn>)>,
     heard_421: bool,
     answered: bool,
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects; `turn` is given back when the server has greeted.
     ///
     /// # Errors
     /// Those of connect(2).
-    pub async fn open(worker: Rc<Worker>) -> io::Result<Self> {
+    pub async fn open(worker: Rc<Worker>, turn: Option<Turn>) -> io::Result<Self> {
         let plan = Arc::clone(&worker.plan);
         let number = worker.next_connection();
         let start = Instant::now();
+        let patience = worker.patience(start);
         let stream = match plan.bind.len() {
-            0 => Stream::connect(plan.target, plan.timeout).await?,
+            0 => Stream::connect(plan.target, patience).await?,
             count => {
                 let source = plan.bind[(number % count as u64) as usize];
-                Stream::connect_from(source, plan.target, plan.timeout).await?
+                Stream::connect_from(source, plan.target, patience).await?
             }
         };
         let connected = Instant::now();
         latency::record(&mut worker.figures.borrow_mut().connect, ns(connected - start));
         let guard = worker.watch.guard(stream.hangup());
+        guard.set_idle(true);
         Ok(Connection {
             number,
             reads_per_s: plan
@@ -114,7 +123,7 @@ impl Connection {
             opening: Opening::default(),
             stage: None,
             begun: 0,
-            ungreeted: Some(connected),
+            ungreeted: Some((connected, turn)),
             heard_421: false,
             answered: false,
         })
@@ -125,11 +134,14 @@ impl Connection {
     pub async fn run(mut self) -> bool {
         if let Err(error) = self.drive().await {
             let what = match self.guard.interrupted() {
-                Some(Interrupt::TimedOut) => "timed out".to_owned(),
-                _ => error.to_string(),
+                Some(Interrupt::TimedOut) => Some("timed out".to_owned()),
+                Some(Interrupt::Drained) => self.is_overdue().then(|| NOT_GREETED.to_owned()),
+                _ => Some(error.to_string()),
             };
             let stage = self.stage.unwrap_or(self.client.phase().text());
-            self.worker.figures.borrow_mut().error(stage, what);
+            if let Some(what) = what {
+                self.worker.figures.borrow_mut().error(stage, what);
+            }
         }
         let unanswered = self.current.iter().chain(&self.next).count() as u64;
         self.worker.figures.borrow_mut().unanswered += unanswered;
@@ -138,6 +150,11 @@ impl Connection {
             self.stream.close().await;
         }
         self.answered
+    }
+
+    /// True if the greeting has taken longer than servers take that are well.
+    fn is_overdue(&self) -> bool {
+        self.ungreeted.as_ref().is_some_and(|(since, _)| since.elapsed() > GREETING)
     }
 
     async fn drive(&mut self) -> io::Result<()> {
@@ -197,7 +214,8 @@ impl Connection {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
         }
         self.filled.1 += count;
-        if let Some(connected) = self.ungreeted.take() {
+        if let Some((connected, _turn)) = self.ungreeted.take() {
+            self.guard.set_idle(false);
             if self.plan.tls.is_none() {
                 self.worker.heard_from_server();
             }

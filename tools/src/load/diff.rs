@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::series::Timeline;
 use crate::latency::Percentiles;
+use crate::text::counted;
 
 /// Stretches that one run is cut into.
 const STRETCHES: usize = 10;
@@ -121,7 +122,7 @@ fn of_runs(a: &[Run], b: &[Run]) -> Comparison {
     let basis = if by_runs {
         format!("{} and {} runs", a.len(), b.len())
     } else {
-        format!("stretches within {} and {} run(s)", a.len(), b.len())
+        format!("stretches within {} and {}", a.len(), counted(b.len() as u64, "run"))
     };
     let row =
         |name, better, whole: fn(&Run) -> f64, over_time: Option<fn(&Timeline) -> Vec<f64>>| {

@@ -12,6 +12,7 @@ mod body;
 pub mod connection;
 pub mod diff;
 pub mod figures;
+mod gate;
 pub mod html;
 pub mod knee;
 pub mod live;
@@ -165,8 +166,10 @@ fn start_workers(
         let schedule = Schedule::new(share, options.messages, (start, end), profile);
         let (plan, shared) = (Arc::clone(plan), Arc::clone(&shared[index]));
         let connections = share_of(options.connections, share);
+        let opening = options.opening.map(|most| share_of(most, share).max(1));
         run_pinned(&format!("load-{index}"), Some(*cpu), move || async move {
-            let worker = Worker::new(plan, schedule, share, (start, measured_from), shared)?;
+            let times = (start, measured_from);
+            let worker = Worker::new(plan, schedule, share, times, (shared, opening))?;
             sleep(start.saturating_duration_since(Instant::now())).await;
             worker.run(connections).await
         })

@@ -156,6 +156,10 @@ impl Plan {
     /// # Errors
     /// The target does not resolve, or the messages cannot be read.
     pub fn new(options: &Options) -> io::Result<Self> {
+        if options.target.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            let text = format!("--target {}: the form is HOST:PORT", options.target);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let target = options.target.to_socket_addrs().and_then(|mut all| {
             all.next().ok_or_else(|| io::Error::other("the name has no address"))
         });

@@ -17,6 +17,7 @@ use super::profile::{Profile, Shape};
 use super::series::Timeline;
 use crate::latency::{self, Percentiles};
 use crate::machine::Machine;
+use crate::text::counted;
 use crate::values::TlsStart;
 
 /// What a run came to.
@@ -360,8 +361,9 @@ fn timeline(figures: &Figures, conditions: &Conditions) -> Timeline {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let load = &self.load;
-        write!(f, "{}: {} connections", self.target, load.connections)?;
-        write!(f, ", {}, {}, {} recipient(s)", load.pace(), load.mail, load.recipients)?;
+        write!(f, "{}: {}", self.target, counted(load.connections.into(), "connection"))?;
+        let recipients = counted(load.recipients.into(), "recipient");
+        write!(f, ", {}, {}, {recipients}", load.pace(), load.mail)?;
         writeln!(f, "{}", load.ways())?;
         if self.interrupted {
             writeln!(f, "interrupted")?;
@@ -408,8 +410,9 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "\nload generator: {:.2} s of processor time on {} core(s)",
-            self.cpu_s, load.cores
+            "\nload generator: {:.2} s of processor time on {}",
+            self.cpu_s,
+            counted(load.cores as u64, "core")
         )
     }
 }

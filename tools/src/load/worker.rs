@@ -16,6 +16,7 @@ use ringpost::proto::sasl::client::{Derivation, Derived};
 
 use super::connection::Connection;
 use super::figures::{Figures, Glance};
+use super::gate::Gate;
 use super::plan::Plan;
 use super::schedule::Schedule;
 use super::security::Tls;
@@ -63,6 +64,8 @@ pub struct Worker {
     pub tls: Option<Client>,
     /// Openings that came to nothing; `None` once one has come to mail.
     failed_openings: Cell<Option<u32>>,
+    /// Where connections wait until they may be opened, if they may not all at once.
+    gate: Option<Gate>,
     /// Why no session will ever come to mail.
     hopeless: RefCell<Option<String>>,
     /// The last hashing of a password that a server asked for.
@@ -76,7 +79,7 @@ pub struct Worker {
 
 impl Worker {
     /// A worker, the `share.0`th of `share.1`, on the executor of the calling
-    /// thread.
+    /// thread, that opens at most `opening` connections at a time.
     ///
     /// # Errors
     /// The ledger cannot be opened.
@@ -85,7 +88,7 @@ impl Worker {
         schedule: Schedule,
         share: (usize, usize),
         (start, measure_from): (Instant, Instant),
-        shared: Arc<Shared>,
+        (shared, opening): (Arc<Shared>, Option<u32>),
     ) -> io::Result<Rc<Self>> {
         let ledger = plan.ledger.as_deref().map(Writer::open).transpose()?;
         Ok(Rc::new(Worker {
@@ -97,6 +100,7 @@ impl Worker {
             draw: RefCell::new(Draw::new(seed())),
             tls: plan.tls.as_ref().map(Tls::client),
             failed_openings: Cell::new(Some(0)),
+            gate: opening.map(Gate::new),
             hopeless: RefCell::new(None),
             derived: RefCell::new(None),
             start,
@@ -133,7 +137,14 @@ impl Worker {
     /// One connection after the other.
     async fn keep_connected(self: Rc<Self>) {
         while !self.schedule.is_over(Instant::now()) {
-            match Connection::open(Rc::clone(&self)).await {
+            let turn = match &self.gate {
+                Some(gate) => Some(gate.enter().await),
+                None => None,
+            };
+            if self.schedule.is_over(Instant::now()) {
+                return;
+            }
+            match Connection::open(Rc::clone(&self), turn).await {
                 Ok(connection) => {
                     if !connection.run().await {
                         self.give_up_in_time();
@@ -147,6 +158,13 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// How long a connection may take to be made from `now` on: in a closed loop
+    /// nothing would be sent on it after the end of the run.
+    pub fn patience(&self, now: Instant) -> Duration {
+        let end = self.schedule.until_end(now).filter(|_| self.plan.profile.is_none());
+        end.map_or(self.plan.timeout, |left| left.min(self.plan.timeout))
     }
 
     /// Ends the run if the server has not shown itself for too long.
@@ -166,6 +184,10 @@ impl Worker {
             }
             if self.flush().is_err() || self.shared.stop.load(Ordering::Relaxed) {
                 self.schedule.stop();
+            }
+            if self.schedule.is_over(Instant::now()) {
+                // Whoever was not greeted yet has nothing to send any more.
+                self.watch.interrupt_idle();
             }
         }
     }

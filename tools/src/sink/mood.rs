@@ -191,7 +191,7 @@ impl Mood {
         let mut here =
             habits.rejects.iter().filter(|it| it.step == step && it.whom.meets(recipient));
         let found = here.find(|reject| match reject.sticks() {
-            true => Draw::new(mix(habits.seed, hash(recipient))).hits(reject.share),
+            true => Draw::new(mix(habits.seed, hash(recipient, reject.what))).hits(reject.share),
             false => self.draw.hits(reject.share),
         });
         found.map(|reject| reject.what)
@@ -202,9 +202,11 @@ fn mix(seed: u64, number: u64) -> u64 {
     Draw::new(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).number()
 }
 
-fn hash(recipient: &str) -> u64 {
+/// Of a recipient and what it may meet: each chance is to meet others than the last.
+fn hash(recipient: &str, what: What) -> u64 {
     let mut hasher = DefaultHasher::new();
     recipient.to_ascii_lowercase().hash(&mut hasher);
+    what.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -262,6 +264,22 @@ mod tests {
             first
         });
         assert!((30..90).contains(&unknown.count()));
+    }
+
+    #[test]
+    fn a_mailbox_is_full_whatever_chance_made_others_unknown() {
+        let habits = habits("--reject unknown-user:40% --reject mailbox-full:40%");
+        let mut codes = [0; 2];
+        for user in 0..200 {
+            let act = mood(&habits, 1).asked(&to(&format!("u{user}@example.org")), "");
+            match act.refuse.map(|reply| reply.code) {
+                Some(550) => codes[0] += 1,
+                Some(_) => codes[1] += 1,
+                None => {}
+            }
+        }
+        // 80 and, of the 120 that are left, 48.
+        assert!((50..110).contains(&codes[0]) && (25..75).contains(&codes[1]), "{codes:?}");
     }
 
     #[test]

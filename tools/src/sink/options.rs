@@ -166,7 +166,7 @@ impl Step {
 }
 
 /// What to refuse with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum What {
     /// This code, in words that go with it.
     Code(u16),

@@ -27,7 +27,7 @@ pub enum Persona {
 }
 
 /// Why something is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// The server has too much to do.
     Busy,

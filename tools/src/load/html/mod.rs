@@ -12,7 +12,7 @@ use ringpost::mail::date;
 
 use super::report::{Messages, Report};
 use crate::latency::Percentiles;
-use crate::text::{grouped, time_label};
+use crate::text::{counted, grouped, time_label};
 use plot::{Axis, Plot, escape};
 
 const STYLE: &str = include_str!("style.css");
@@ -54,13 +54,13 @@ fn heading(page: &mut String, report: &Report) {
     let interrupted = if report.interrupted { " · interrupted" } else { "" };
     let _ = write!(
         page,
-        "<h1>{}</h1>\n<p class=\"lead\">{} · {} connections · {} · {} recipient(s){ways}\
+        "<h1>{}</h1>\n<p class=\"lead\">{} · {} · {} · {}{ways}\
          {interrupted} · {}</p>\n",
         escape(&report.target),
         escape(&load.pace()),
-        grouped(f64::from(load.connections)),
+        counted(load.connections.into(), "connection"),
         escape(&load.mail),
-        load.recipients,
+        counted(load.recipients.into(), "recipient"),
         escape(&String::from_utf8_lossy(&ended)),
     );
 }
@@ -295,7 +295,7 @@ fn made(page: &mut String, report: &Report) {
     let _ = write!(
         page,
         "<p class=\"note\">{}, {} CPUs, {} GiB, Linux {}. {} The load generator used {:.2} s of \
-         processor time on {} core(s).</p>\n</section>\n<footer>ringpost-load {}</footer>\n",
+         processor time on {}.</p>\n</section>\n<footer>ringpost-load {}</footer>\n",
         escape(&machine.processor),
         machine.cpus,
         machine.memory_gib,
@@ -306,7 +306,7 @@ fn made(page: &mut String, report: &Report) {
             "There was no warm-up."
         },
         report.cpu_s,
-        report.load.cores,
+        counted(report.load.cores as u64, "core"),
         report.version,
     );
 }

@@ -386,5 +386,17 @@ fn records_that_stop_cost_what_they_are_allowed_to() {
     let expected = "421 4.3.2 short of memory (limits.receive_memory), try again later\r\n";
     assert_eq!(told.as_deref(), Some(expected));
     drop(open);
-    assert_recovers(&server);
+    until("all is given back", || server.metric("ringpost_receive_memory_bytes{") == 0);
+    let mut secure = tls::over(tls::plain(server.smtp), &config, "relay.test");
+    assert!(tls::reply(&mut secure).unwrap().starts_with("220 "));
+    for (line, code) in [
+        ("EHLO client.test", "250"),
+        ("MAIL FROM:<s@a.example>", "250 "),
+        ("RCPT TO:<r@b.example>", "250 "),
+        ("DATA", "354 "),
+        ("x\r\n.", "250 "),
+    ] {
+        let reply = say(&mut secure, line).unwrap();
+        assert!(reply.starts_with(code), "{line}: {reply}");
+    }
 }

@@ -273,7 +273,22 @@ fn tls_begins_behind_the_header_where_it_is_implicit() {
     assert_eq!(server.metric("ringpost_claims_refused_total{"), 1);
     let mut secure = tls::over(tls::plain(server.smtp), &config, "relay.test");
     secure.sock.write_all(&v2_of([192, 0, 2, 8])).unwrap();
-    secure.write_all(b"PROXY TCP4 192.0.2.7 127.0.0.1 1025 465\r\n").unwrap();
+    while secure.conn.is_handshaking() {
+        if secure.conn.wants_write() {
+            secure.conn.write_tls(&mut secure.sock).unwrap();
+        } else {
+            secure.conn.read_tls(&mut secure.sock).unwrap();
+            secure.conn.process_new_packets().unwrap();
+        }
+    }
+    // In one write with the last of the handshake.
+    let header = b"PROXY TCP4 192.0.2.7 127.0.0.1 1025 465\r\n";
+    secure.conn.writer().write_all(header).unwrap();
+    let mut last = Vec::new();
+    while secure.conn.wants_write() {
+        secure.conn.write_tls(&mut last).unwrap();
+    }
+    secure.sock.write_all(&last).unwrap();
     let reply = tls::reply(&mut secure).unwrap();
     assert!(reply.starts_with("421 4.7.0 you spoke before the greeting"), "{reply}");
 }

@@ -164,17 +164,19 @@ fn postfix_smtpd_gets_mail_over_tls_and_auth_octet_for_octet() {
     let Scene { _dir, onward, postfix, rig } = scene("127.15.5");
     let mut client = rig.client();
     let large = |domain: &str| tricky(domain).repeat(600);
-    for service in SERVICES {
-        for (name, message) in [("a", tricky(service.domain)), ("large", large(service.domain))] {
+    let made = |name, domain| if name == "a" { tricky(domain) } else { large(domain) };
+    // The small ones by themselves: what has nothing behind it may go in one chunk.
+    for name in ["a", "large"] {
+        for service in SERVICES {
             let to = [format!("{name}@{}", service.domain), format!("b@{}", service.domain)];
             let to = [&*to[0], &*to[1]];
-            let said = client.raw().message("s@sender.test", &to, &message).unwrap();
+            let said =
+                client.raw().message("s@sender.test", &to, &made(name, service.domain)).unwrap();
             assert!(said.starts_with("250 "), "{said}");
         }
-    }
-    for service in &SERVICES[..REFUSED] {
-        rig.wait_outcome("delivered", &format!("a@{}", service.domain));
-        rig.wait_outcome("delivered", &format!("large@{}", service.domain));
+        for service in &SERVICES[..REFUSED] {
+            rig.wait_outcome("delivered", &format!("{name}@{}", service.domain));
+        }
     }
     let taken = onward.wait_taken(2 * REFUSED);
     for service in &SERVICES[..REFUSED] {
@@ -214,10 +216,11 @@ fn postfix_smtpd_gets_mail_over_tls_and_auth_octet_for_octet() {
     server.terminate();
     assert!(server.wait().success());
     for service in &SERVICES[..REFUSED] {
-        let line = got_by(service.domain, &["disconnect from", " mail="]);
-        let has = |word| line.contains(word);
-        assert!(has(" data=") || has(" bdat="), "{line}");
-        assert!(service.domain != "data.test" || !has(" bdat="), "{line}");
+        // The small message goes in one chunk where both extensions are offered.
+        let chunked = !["data.test", "slow.test"].contains(&service.domain);
+        let word = if chunked { " bdat=1 " } else { " data=" };
+        let line = got_by(service.domain, &["disconnect from", " mail=", word]);
+        assert!(chunked || !line.contains(" bdat="), "{line}");
     }
 }
 

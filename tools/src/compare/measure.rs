@@ -33,6 +33,9 @@ const LOOKING: u32 = 50;
 /// Idle connections for each one asked for, of servers that do not have a process
 /// for each: theirs cost little, and a few of them would not show.
 const LIGHT: u32 = 10;
+/// How long opening idle connections may take; fewer will do where a server is slow to
+/// greet.
+const IDLE_SPAN: Duration = Duration::from_secs(15);
 
 /// How long the memory of a server may take to settle.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -292,17 +295,21 @@ impl Surroundings {
         let idle = if server.is_heavy() { self.idle } else { self.idle * LIGHT };
         let running = server.start(&self.place((mode, false), self.idle * 2, relay)?)?;
         let some = |count: u32| -> io::Result<Vec<TcpStream>> {
-            let one = |_| self.check().and_then(|()| session(running.address));
-            (0..count).map(one).collect()
+            let (begun, mut open) = (Instant::now(), Vec::new());
+            while open.len() < count as usize && begun.elapsed() < IDLE_SPAN {
+                self.check()?;
+                open.push(session(running.address)?);
+            }
+            Ok(open)
         };
         // What the first ones cost once for all is no matter of one more.
         let measured = some(idle.div_ceil(4)).and_then(|first| {
             let mut watch = Watch::new(&running);
             let before = watch.settled();
             let more = some(idle)?;
-            let after = watch.settled();
+            let (after, count) = (watch.settled(), more.len().max(1));
             drop((first, more));
-            Ok(after.saturating_sub(before) as f64 / 1024.0 / f64::from(idle))
+            Ok(after.saturating_sub(before) as f64 / 1024.0 / count as f64)
         });
         running.stop()?;
         Ok(measured.ok())

@@ -14,8 +14,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use super::abuse::ClientKey;
 
 /// The longest wait before an answer, in first ones.
 const DELAYS_MAX: u32 = 16;
@@ -42,22 +44,6 @@ pub struct Attempt<'a> {
     pub client: IpAddr,
     /// As whom, if that is a name that somebody could have.
     pub user: Option<&'a str>,
-}
-
-/// The address, or the /64, that a client is counted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ClientKey(IpAddr);
-
-impl From<IpAddr> for ClientKey {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(v6) => {
-                let net = u128::from(v6) & (u128::MAX << 64);
-                ClientKey(IpAddr::V6(Ipv6Addr::from(net)))
-            }
-            v4 => ClientKey(v4),
-        }
-    }
 }
 
 /// What is known of one client or user.

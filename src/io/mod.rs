@@ -18,4 +18,5 @@ pub mod tls;
 pub mod unix;
 pub mod uring;
 pub mod watch;
+mod way;
 pub mod workers;

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use futures_lite::AsyncReadExt;
 
 use crate::io::executor::{sleep, spawn, yield_now};
+use crate::io::way::Manners;
 
 /// Events taken by one look; what is beyond is found by the next.
 const EVENTS_MAX: usize = 256;
@@ -141,8 +142,10 @@ impl Driver {
     async fn run(self: Rc<Self>) {
         let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
         let mut others_at = Instant::now();
+        let mut manners = Manners::default();
         loop {
             let count = self.look(&mut events);
+            manners.give_way();
             if count > 0 && others_at.elapsed() < OTHERS_AFTER {
                 yield_now().await;
             } else {

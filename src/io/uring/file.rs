@@ -9,6 +9,7 @@ use glommio::io::{BufferedFile, DmaBuffer, DmaFile};
 
 use super::plain;
 use crate::io::store::{BLOCK, StoreFile};
+use crate::io::way::Awaited;
 
 /// Bytes of zeroes written at once where the filesystem cannot allocate.
 const ZEROES_STEP: usize = 1 << 20;
@@ -105,6 +106,7 @@ impl StoreFile for UringFile {
     }
 
     async fn write_at(&self, buf: UringBuf, len: usize, pos: u64) -> io::Result<()> {
+        let _awaited = Awaited::new();
         assert!(len.is_multiple_of(BLOCK) && pos.is_multiple_of(BLOCK as u64), "whole blocks");
         assert!(len <= buf.len());
         let through = self.through.as_ref().filter(|_| len <= self.through_max);
@@ -145,6 +147,7 @@ impl StoreFile for UringFile {
     }
 
     async fn sync(&self) -> io::Result<()> {
+        let _awaited = Awaited::new();
         // Changes are counted when they are complete: what completes while the
         // flush is under way is not covered by it.
         let changes = self.changes.get();

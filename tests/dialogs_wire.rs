@@ -6,11 +6,11 @@ mod support;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use ringpost::proto::sasl::{base64, derive_keys};
 use rustls::ClientConfig;
+use support::authority::Authority;
 use support::dialog::{Dialog, HOSTNAME, Pace, Setup, Tls, read_all};
 use support::engine::{SALT, USER};
 use support::process::Server;
@@ -18,12 +18,14 @@ use support::tls::{Files, client};
 use support::users::{fingerprint, user, write_users};
 use support::wire::Wire;
 
-/// What is on disk for the dialogs: the user and certificates of clients.
+/// What is on disk for the dialogs: the user, and certificates of the server and of
+/// clients.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
     fn new() -> Folder {
         let folder = tempfile::tempdir().unwrap();
+        Authority::new().files(folder.path(), HOSTNAME);
         let own = Files::self_signed(folder.path(), USER.0);
         Files::self_signed(folder.path(), "stranger");
         let salt = base64::decode(SALT.0.as_bytes()).unwrap();
@@ -34,16 +36,21 @@ impl Folder {
         Folder(folder)
     }
 
+    /// The certificate of `name`.
+    fn files(&self, name: &str) -> Files {
+        let at = |kind: &str| self.0.path().join(format!("{name}.{kind}"));
+        Files { certificate: at("crt"), key: at("key") }
+    }
+
     /// A client that shows this certificate, or none.
     fn client(&self, certificate: &str) -> Arc<ClientConfig> {
-        let at = |kind: &str| self.0.path().join(format!("{certificate}.{kind}"));
-        let files = Files { certificate: at("crt"), key: at("key") };
+        let files = self.files(certificate);
         let files = Some(&files).filter(|_| !certificate.is_empty());
         client(&[&rustls::version::TLS13], files)
     }
 }
 
-fn settings(setup: &Setup, folder: &Path) -> Vec<String> {
+fn settings(setup: &Setup, folder: &Folder) -> Vec<String> {
     let quoted = |items: &[String]| format!("{items:?}");
     let loopback = ["127.0.0.0/8".to_owned()];
     let trusted = if setup.trusted { loopback.to_vec() } else { Vec::new() };
@@ -78,12 +85,13 @@ fn settings(setup: &Setup, folder: &Path) -> Vec<String> {
         r#"route=[{domain="*", next_hop="discard"}]"#.to_owned(),
     ];
     if setup.tls != Tls::Off {
-        settings.push(r#"tls.certificate="self-signed""#.to_owned());
+        settings.push(folder.files(HOSTNAME).setting());
         settings.push(r#"tls.client_certificates="request""#.to_owned());
     }
     if !setup.auth.is_empty() {
         let mechanisms: Vec<&str> = setup.auth.split(' ').collect();
-        settings.push(format!("auth.users={:?}", folder.join("users").display().to_string()));
+        settings
+            .push(format!("auth.users={:?}", folder.0.path().join("users").display().to_string()));
         settings.push(format!("auth.mechanisms={mechanisms:?}"));
         // Each failure is meant.
         settings.push(r#"auth.failure_delay="0s""#.to_owned());
@@ -120,7 +128,7 @@ fn every_dialog_over_loopback() {
     let mut by_settings: HashMap<Vec<String>, Vec<Dialog>> = HashMap::new();
     for dialog in read_all() {
         if is_configurable(&dialog.setup) {
-            let settings = settings(&dialog.setup, folder.0.path());
+            let settings = settings(&dialog.setup, &folder);
             by_settings.entry(settings).or_default().push(dialog);
         }
     }

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
 use ringpost::io::process;
+use support::authority::Authority;
 use support::process::Server;
 use support::raw::Raw;
 use support::tls::{self, Secure, say};
@@ -315,7 +316,9 @@ fn recipients_that_are_kept_waiting_cost_what_they_are_allowed_to() {
 
 fn over_tls(kind: &str) -> (tempfile::TempDir, Server) {
     let listener = format!(r#"listener=[{{address="127.0.0.1:0", tls="{kind}"}}]"#);
-    start(&[r#"tls.certificate="self-signed""#, &listener])
+    let dir = tempfile::tempdir().unwrap();
+    let certificate = Authority::new().files(dir.path(), "relay.test").setting();
+    start(&[&certificate, &listener])
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod support;
 use std::io::Write;
 use std::net::SocketAddr;
 
+use support::authority::Authority;
 use support::process::Server;
 use support::raw::Raw;
 use support::tls::{self, say};
@@ -237,8 +238,8 @@ fn limits_are_those_of_the_client_behind_the_proxy() {
 fn tls_begins_behind_the_header_where_it_is_implicit() {
     let dir = tempfile::tempdir().unwrap();
     let listener = r#"listener=[{address="127.0.0.1:0", tls="implicit", proxy_protocol=true, proxy_from=["127.0.0.1"]}]"#;
-    let settings: Vec<&str> =
-        RULES.into_iter().chain([listener, r#"tls.certificate="self-signed""#]).collect();
+    let certificate = Authority::new().files(dir.path(), "relay.test").setting();
+    let settings: Vec<&str> = RULES.into_iter().chain([listener, &certificate]).collect();
     let server = Server::start(dir.path(), &settings);
     let config = tls::anybody();
     for (header, relays) in [

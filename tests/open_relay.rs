@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use support::authority::Authority;
 use support::process::Server;
 use support::raw::Raw;
 use support::tls::{self, say};
@@ -250,7 +251,7 @@ fn with_users(dir: &Path, listener: &str) -> Server {
         r#"access.relay_from=["192.0.2.7"]"#,
         r#"access.relay_domains=["here.example", "*.net.example"]"#,
         r#"route=[{domain="*", next_hop="discard"}]"#,
-        r#"tls.certificate="self-signed""#,
+        &Authority::new().files(dir, "relay.test").setting(),
         r#"auth.failure_delay="10ms""#,
         "limits.errors_per_session=1000",
         "limits.commands_without_mail=100000",

@@ -8,6 +8,7 @@ mod support;
 
 use std::io::{Read, Write};
 
+use support::authority::Authority;
 use support::peer::{Got, NextHop};
 use support::process::Server;
 use support::tls::{anybody, plain, reply, say, started};
@@ -50,7 +51,7 @@ fn serve(hop: &NextHop, dir: &std::path::Path) -> Server {
         dir,
         &[
             r#"listener=[{address="127.0.0.1:0", tls="optional"}]"#,
-            r#"tls.certificate="self-signed""#,
+            &Authority::new().files(dir, "relay.test").setting(),
             r#"durability="memory""#,
             "limits.errors_per_session=1000",
             &route,

@@ -11,26 +11,36 @@ use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 
 use rustls::HandshakeKind;
+use support::authority::Authority;
 use support::peer::NextHop;
 use support::process::Server;
 use support::tls::{Files, anybody, asked_for_tls, client, over, plain, reply, say, started};
 
 const NAME: &str = "relay.test";
+/// Where mail goes that nobody is to get.
+const DISCARD: &str = r#""discard""#;
 
-/// A server whose one listener has `tls`, with `certificates` (the value of
-/// `tls.certificate`) and further `settings`; all mail goes to `hop`.
-fn serve(dir: &Path, tls: &str, certificates: &str, hop: &str, settings: &[&str]) -> Server {
+/// A server whose one listener has `tls`, with further `settings`, which make it one of
+/// the embedded default unless they name a certificate; all mail goes to `hop`.
+fn serve(dir: &Path, tls: &str, hop: &str, settings: &[&str]) -> Server {
     let all = [
         format!(r#"listener=[{{address=["127.0.0.1:0"], tls="{tls}"}}]"#),
-        format!("tls.certificate={certificates}"),
         format!(r#"route=[{{domain="*", next_hop={hop}}}]"#),
     ];
     let all: Vec<&str> = all.iter().map(String::as_str).chain(settings.iter().copied()).collect();
     Server::start(dir, &all)
 }
 
+/// One with a certificate that an authority has signed.
+fn certified(dir: &Path, tls: &str, hop: &str, settings: &[&str]) -> Server {
+    std::fs::create_dir_all(dir).unwrap();
+    let certificate = Authority::new().files(dir, NAME).setting();
+    serve(dir, tls, hop, &[&[&*certificate], settings].concat())
+}
+
+/// One that takes all mail and sends none.
 fn simple(dir: &Path, tls: &str) -> Server {
-    serve(dir, tls, r#""self-signed""#, r#""discard""#, &[])
+    certified(dir, tls, DISCARD, &[])
 }
 
 /// Sends a message over a session that was greeted.
@@ -50,8 +60,7 @@ fn message(stream: &mut (impl Read + Write)) {
 fn messages_come_in_over_either_version_and_say_so() {
     let dir = tempfile::tempdir().unwrap();
     let hop = NextHop::start();
-    let server =
-        serve(dir.path(), "optional", r#""self-signed""#, &format!("[\"{}\"]", hop.address), &[]);
+    let server = serve(dir.path(), "optional", &format!("[\"{}\"]", hop.address), &[]);
     let versions = [(&rustls::version::TLS12, "TLS1.2"), (&rustls::version::TLS13, "TLS1.3")];
     for (at, (version, name)) in versions.into_iter().enumerate() {
         let mut secure = started(server.smtp, &client(&[version], None), NAME);
@@ -70,7 +79,7 @@ fn messages_come_in_over_either_version_and_say_so() {
         let line = server.wait_log(|line| line.contains(&format!(" tls={name} ")));
         assert!(line.contains(" accepted ") && line.contains(" tls_cipher=TLS_"), "{line}");
     }
-    // The self-signed certificate is marked as what it is.
+    // The certificate of the embedded default is marked as what it is.
     server.wait_log(|line| line.contains("made the self-signed certificate"));
     assert_eq!(server.metric("ringpost_tls_handshakes_total"), 2);
     assert_eq!(server.metric("ringpost_tls_12_sessions_total"), 1);
@@ -189,9 +198,9 @@ fn a_certificate_is_chosen_by_name() {
     let names = ["a.test", "b.test", "*.c.test"];
     let files: Vec<Files> = names.map(|name| Files::self_signed(dir.path(), name)).into();
     let tables: Vec<String> = files.iter().map(Files::table).collect();
-    let list = format!("[{}]", tables.join(", "));
+    let list = format!("tls.certificate=[{}]", tables.join(", "));
     let data = dir.path().join("data");
-    let server = serve(&data, "optional", &list, r#""discard""#, &[]);
+    let server = serve(&data, "optional", DISCARD, &[&list]);
     for (name, which) in
         [("a.test", 0), ("B.Test", 1), ("x.c.test", 2), ("y.x.c.test", 0), ("127.0.0.1", 0)]
     {
@@ -205,8 +214,8 @@ fn a_certificate_is_chosen_by_name() {
 fn new_certificates_are_taken_and_bad_ones_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let files = Files::self_signed(dir.path(), "a.test");
-    let list = format!("[{}]", files.table());
-    let server = serve(&dir.path().join("data"), "optional", &list, r#""discard""#, &[]);
+    let data = dir.path().join("data");
+    let server = serve(&data, "optional", DISCARD, &[&files.setting()]);
     let shown = || {
         let secure = started(server.smtp, &anybody(), "a.test");
         secure.conn.peer_certificates().unwrap()[0].clone()
@@ -244,7 +253,7 @@ fn certificates_of_clients_are_asked_for() {
     let with = |mode: &str| {
         let mode = format!("tls.client_certificates={mode:?}");
         let data = dir.path().join(&mode);
-        serve(&data, "optional", r#""self-signed""#, r#""discard""#, &[&mode, &ca])
+        certified(&data, "optional", DISCARD, &[&mode, &ca])
     };
     let versions = rustls::ALL_VERSIONS;
     let greets = |server: SocketAddr, files: Option<&Files>| {
@@ -313,7 +322,7 @@ fn a_message_that_was_cut_short_is_not_taken() {
 fn handshakes_that_go_nowhere_end() {
     let dir = tempfile::tempdir().unwrap();
     let limit = [r#"limits.command_timeout="1s""#];
-    let server = serve(dir.path(), "optional", r#""self-signed""#, r#""discard""#, &limit);
+    let server = certified(dir.path(), "optional", DISCARD, &limit);
     // Garbage is answered with an alert, and the connection is closed.
     let mut stream = asked_for_tls(server.smtp);
     stream.write_all(&[0xff; 600]).unwrap();
@@ -412,5 +421,41 @@ fn python_and_openssl_speak_with_it() {
             let said = String::from_utf8_lossy(&said);
             assert!(said.contains("221 2.0.0 Bye"), "{version}: {said}");
         }
+    }
+}
+
+#[test]
+fn the_certificate_of_the_embedded_default_is_refused_elsewhere_and_another_soon_made() {
+    use std::process::Command;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("relay.toml");
+    let text = format!(
+        "hostname = {NAME:?}\n[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"optional\"\n\
+         [tls]\ncertificate = \"self-signed\"\n"
+    );
+    std::fs::write(&file, &text).unwrap();
+    let mut told = String::new();
+    for arguments in [&["check"][..], &["serve"], &["serve", "--set", "cores=1"]] {
+        let mut ringpost = Command::new(env!("CARGO_BIN_EXE_ringpost"));
+        let done = ringpost.args(arguments).arg("-c").arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(2), "{said}");
+        assert!(said.contains(":6:15: tls.certificate: \"self-signed\" is for the"), "{said}");
+        told = said.split("openssl ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    }
+    if !installed("openssl") {
+        return;
+    }
+    // The command that it tells does what it says.
+    let made = Command::new("openssl").args(told.split(' ')).current_dir(dir.path()).output();
+    let made = made.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let at = |name: &str| dir.path().join(name);
+    let trial = Files { certificate: at("trial.crt"), key: at("trial.key") };
+    let server = serve(&at("data"), "optional", DISCARD, &[&trial.setting()]);
+    let secure = started(server.smtp, &anybody(), NAME);
+    assert!(secure.conn.peer_certificates().unwrap()[0] == trial.der());
+    for word in ["self-signed", "can be read by everybody"] {
+        assert!(!server.log().contains(word), "{}", server.log());
     }
 }

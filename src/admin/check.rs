@@ -2,7 +2,8 @@
 //! it. The command line prints the [`Report`] and ends with 0 or 2.
 //!
 //! The text form of a valid configuration is itself a configuration file:
-//! everything that is no key stands in comments.
+//! everything that is no key stands in comments. Only the certificate of the embedded
+//! default must be replaced in it.
 
 use std::path::Path;
 
@@ -176,10 +177,23 @@ mod tests {
         set.iter().map(|option| option.to_string()).collect()
     }
 
+    /// Options that name a certificate, which is made in `dir`.
+    fn certificate(dir: &Path) -> Vec<String> {
+        let pem = crate::io::tls::self_signed(&["a.example"]).unwrap();
+        let files = [("tls.certificate", pem.certificate), ("tls.key", pem.key)];
+        let option = |(key, text): (&str, Vec<u8>)| {
+            let path = dir.join(key);
+            std::fs::write(&path, text).unwrap();
+            format!("{key}={:?}", path.display().to_string())
+        };
+        files.map(option).into()
+    }
+
     #[test]
     fn text_of_a_valid_configuration_loads_to_the_same() {
-        let set =
-            options(&["hostname=a.example", "durability=os", "cores=1", "queue.expire=1h30m"]);
+        let dir = tempfile::tempdir().unwrap();
+        let set = ["hostname=a.example", "durability=os", "cores=1", "queue.expire=1h30m"];
+        let set = [&options(&set)[..], &certificate(dir.path())].concat();
         let report = check(None, &set, &[3, 4], false);
         assert!(report.valid);
         assert!(report.text.starts_with("# durability: os: "), "{}", report.text);
@@ -227,7 +241,9 @@ mod tests {
 
     #[test]
     fn names_cannot_leave_their_comment() {
-        let config = Config::default();
+        let dir = tempfile::tempdir().unwrap();
+        let set = [&options(&["hostname=a.example"])[..], &certificate(dir.path())].concat();
+        let config = Config::load(None, &set).unwrap();
         let text = valid_text("x\nlimits = 1", &config, vec![0], &[vec![], vec![]]);
         assert_eq!(Config::from_text("printed", &text, &[]).unwrap(), config);
     }

@@ -27,7 +27,10 @@ impl Config {
     /// Everything that is wrong, with its place, in the words of the operator.
     pub fn load(file: Option<&Path>, set: &[String]) -> Result<Config, ConfigErrors> {
         match file {
-            None => Config::from_text(EMBEDDED_NAME, EMBEDDED, set),
+            None => {
+                let tree = Tree::parse(EMBEDDED_NAME, EMBEDDED).map_err(ConfigErrors::new)?;
+                Config::from_tree(tree.own(), set)
+            }
             Some(path) => {
                 let name = path.display().to_string();
                 let text =
@@ -42,7 +45,10 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_text(name: &str, text: &str, set: &[String]) -> Result<Config, ConfigErrors> {
-        let mut tree = Tree::parse(name, text).map_err(ConfigErrors::new)?;
+        Config::from_tree(Tree::parse(name, text).map_err(ConfigErrors::new)?, set)
+    }
+
+    fn from_tree(mut tree: Tree, set: &[String]) -> Result<Config, ConfigErrors> {
         let mut errors: Vec<ConfigError> =
             set.iter().filter_map(|option| tree.set(option).err()).collect();
         let config = match read(&tree, host_name) {

@@ -319,7 +319,7 @@ pub const KEYS: &[Key] = &[
         "tls.certificate",
         Kind::Path,
         Nothing,
-        "The certificate of the server and those that lead to its authority, in PEM. `\"self-signed\"`: one that the server makes for itself at its first start and keeps in `data_dir`; no client can verify it. For several, write `[[tls.certificate]]` tables instead.",
+        "The certificate of the server and those that lead to its authority, in PEM. For several, write `[[tls.certificate]]` tables instead.",
     ),
     key(
         "tls.key",

@@ -3,7 +3,7 @@
 
 use super::error::ConfigError;
 use super::pattern::DomainPattern;
-use super::tls::{Certificates, ClientCertificates};
+use super::tls::{Certificates, ClientCertificates, SELF_SIGNED};
 use super::tree::{At, Tree};
 use super::types::{Config, ListenerKind, ListenerTls};
 
@@ -35,9 +35,28 @@ pub(super) fn check(config: &Config, tree: &Tree) -> Vec<ConfigError> {
         let at = tree.locate(&["tls", "certificate"]);
         note(at, "tls.key", "is missing", "name the file with the key of tls.certificate");
     }
+    errors.extend(self_signed_is_our_own(config, tree));
     errors.extend(names_are_unique(config, tree));
     errors.extend(clients_are_asked(config, tree));
     errors
+}
+
+/// Only the embedded default has the certificate that the server makes for itself: it
+/// is for a first look. Who writes a configuration chooses a certificate.
+fn self_signed_is_our_own(config: &Config, tree: &Tree) -> Option<ConfigError> {
+    let at = tree.locate(&["tls", "certificate"])?;
+    if config.tls.certificates != Certificates::SelfSigned || tree.is_own(at) {
+        return None;
+    }
+    let problem = format!("\"{SELF_SIGNED}\" is for the embedded default alone");
+    let name = &config.hostname;
+    let remedy = format!(
+        "name the files of a certificate in tls.certificate and tls.key; this makes one for a \
+         trial, that no client can verify: openssl req -x509 -newkey ec -pkeyopt \
+         ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN={name} -addext \
+         subjectAltName=DNS:{name} -keyout trial.key -out trial.crt"
+    );
+    Some(tree.error(Some(at), "tls.certificate", problem, remedy))
 }
 
 fn names_are_unique(config: &Config, tree: &Tree) -> Vec<ConfigError> {
@@ -85,7 +104,8 @@ fn clients_are_asked(config: &Config, tree: &Tree) -> Option<ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Config;
+    use crate::config::tls::Certificates;
+    use crate::config::{Config, EMBEDDED, EMBEDDED_NAME};
 
     /// What is wrong with a listener that has `listener` and a server that has `tls`.
     fn fault(listener: &str, tls: &str) -> String {
@@ -114,6 +134,11 @@ mod tests {
             ("", "certificate = \"a\"", "t.toml:6:15: tls.key: is missing"),
             ("", "key = \"b\"", "tls.key: is a key without its certificate"),
             ("", "certificate = \"self-signed\"\nkey = \"b\"", "tls.key: is a key without"),
+            (
+                "",
+                "certificate = \"self-signed\"",
+                "t.toml:6:15: tls.certificate: \"self-signed\" is for",
+            ),
             ("", ask, "t.toml:6:23: tls.client_certificates: certificates are required, but"),
             ("", "client_ca = \"c\"", "t.toml:6:13: tls.client_ca: never used"),
             ("", &two.repeat(2), "tls.certificate.names: x.test has a certificate already"),
@@ -122,5 +147,26 @@ mod tests {
             let said = fault(listener, tls);
             assert!(said.contains(wanted), "{listener} {tls}: {said}");
         }
+    }
+
+    #[test]
+    fn only_the_embedded_default_signs_for_itself() {
+        let with = |set: &[&str]| {
+            let set: Vec<String> = set.iter().map(|option| (*option).to_owned()).collect();
+            Config::load(None, &set)
+        };
+        // What else is set, it stays.
+        let config = with(&["hostname=x.test", "tls.min_version=\"1.3\""]).unwrap();
+        assert_eq!(config.tls.certificates, Certificates::SelfSigned);
+        for option in ["tls.certificate=self-signed", "tls={certificate=\"self-signed\"}"] {
+            let said = with(&["hostname=x.test", option]).unwrap_err().to_string();
+            let start =
+                format!("--set {option}: tls.certificate: \"self-signed\" is for the embed");
+            assert!(said.starts_with(&start), "{said}");
+            assert!(said.contains("-addext subjectAltName=DNS:x.test -keyout"), "{said}");
+        }
+        // Nor is a copy of its text the embedded default.
+        let copy = Config::from_text(EMBEDDED_NAME, EMBEDDED, &["hostname=x.test".into()]);
+        assert!(copy.unwrap_err().to_string().contains("tls.certificate: \"self-signed\" is"));
     }
 }

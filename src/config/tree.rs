@@ -67,6 +67,7 @@ struct Source {
     name: String,
     text: String,
     has_lines: bool,
+    is_own: bool,
 }
 
 /// All sources, and the tree they make together.
@@ -81,7 +82,8 @@ impl Tree {
     /// # Errors
     /// Every fault of syntax in it.
     pub(super) fn parse(name: &str, text: &str) -> Result<Tree, Vec<ConfigError>> {
-        let source = Source { name: name.into(), text: text.into(), has_lines: true };
+        let source =
+            Source { name: name.into(), text: text.into(), has_lines: true, is_own: false };
         let (table, faults) = DeTable::parse_recoverable(text);
         let value = table_value(0, table.into_inner());
         let root = Node { at: At { source: 0, offset: 0 }, value };
@@ -96,6 +98,17 @@ impl Tree {
         Err(faults.into_iter().map(report).collect())
     }
 
+    /// This tree, its text being the server's own and not an operator's.
+    pub(super) fn own(mut self) -> Tree {
+        self.sources[0].is_own = true;
+        self
+    }
+
+    /// Whether the server's own text says what stands `at`.
+    pub(super) fn is_own(&self, at: At) -> bool {
+        self.sources[at.source].is_own
+    }
+
     /// Lays a `KEY=VALUE` option over the tree.
     ///
     /// # Errors
@@ -104,7 +117,7 @@ impl Tree {
     pub(super) fn set(&mut self, option: &str) -> Result<(), ConfigError> {
         let source = self.sources.len();
         let name = format!("--set {option}");
-        self.sources.push(Source { name, text: option.into(), has_lines: false });
+        self.sources.push(Source { name, text: option.into(), has_lines: false, is_own: false });
         let at = At { source, offset: 0 };
         let Some((key, text)) = option.split_once('=') else {
             let remedy = "write --set KEY=VALUE, like --set limits.recipients=500";

@@ -187,6 +187,11 @@ impl Files {
         CertificateDer::from_pem_file(&self.certificate).unwrap()
     }
 
+    /// As a setting.
+    pub fn setting(&self) -> String {
+        format!("tls.certificate=[{}]", self.table())
+    }
+
     /// As the value of `tls.certificate`, in a list.
     pub fn table(&self) -> String {
         let (certificate, key) = (&self.certificate, &self.key);

@@ -128,3 +128,57 @@ fn answer(users: &dyn Users, asked: &Asked) -> Result<Told, Unavailable> {
         Asked::Name(name) => directory::named(users, name).map(Told::Checked),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use async_channel::{Receiver, bounded};
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::base::users::Certificate;
+
+    /// A source that answers when the channel is closed, and that it cannot tell.
+    struct Stuck(Receiver<()>);
+
+    impl Users for Stuck {
+        fn by_name(&self, _: &str) -> Result<Option<Arc<User>>, Unavailable> {
+            let _ = self.0.recv_blocking();
+            Err(Unavailable("gone".into()))
+        }
+
+        fn by_certificate(&self, _: &Certificate) -> Result<Option<Arc<User>>, Unavailable> {
+            unreachable!("nobody shows one")
+        }
+
+        fn decoy(&self) -> &[u8; 32] {
+            &[0; 32]
+        }
+    }
+
+    #[test]
+    fn log_ins_past_what_may_wait_are_put_off_and_the_others_hear_what_is_wrong() {
+        let asked = || Asked::Name("user".into());
+        let authority = Authority::default();
+        let silence = block_on(authority.ask(asked())).err();
+        assert!(matches!(silence, Some(Silence::Unavailable(_))), "there is no source");
+        let (stuck, gate) = bounded(1);
+        authority.set_users(Arc::new(Stuck(gate))).unwrap();
+        let mut waiting: Vec<Pin<Box<dyn Future<Output = _>>>> = Vec::new();
+        let refused = loop {
+            let mut one: Pin<Box<dyn Future<Output = _>>> = Box::pin(authority.ask(asked()));
+            match block_on(poll_once(&mut one)) {
+                None => waiting.push(one),
+                Some(told) => break told,
+            }
+            assert!(waiting.len() <= THREADS + WAITING, "nothing bounds them");
+        };
+        assert_eq!(refused.err(), Some(Silence::Busy));
+        assert!(waiting.len() >= WAITING, "{} wait", waiting.len());
+        drop(stuck);
+        for one in waiting {
+            assert_eq!(block_on(one).err(), Some(Silence::Unavailable("gone".into())));
+        }
+    }
+}

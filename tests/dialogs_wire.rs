@@ -5,16 +5,17 @@
 mod support;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use ringpost::io::process;
 use ringpost::proto::sasl::{base64, derive_keys};
 use rustls::ClientConfig;
 use support::authority::Authority;
 use support::dialog::{Dialog, HOSTNAME, Pace, Setup, Tls, read_all};
 use support::engine::{SALT, USER};
 use support::process::Server;
-use support::tls::{Files, client};
+use support::tls::{Files, client, plain, reply};
 use support::users::{fingerprint, user, write_users};
 use support::wire::Wire;
 
@@ -27,12 +28,13 @@ impl Folder {
         let folder = tempfile::tempdir().unwrap();
         Authority::new().files(folder.path(), HOSTNAME);
         let own = Files::self_signed(folder.path(), USER.0);
+        let clerk = user("clerk", USER.1, "@a.example");
         Files::self_signed(folder.path(), "stranger");
         let salt = base64::decode(SALT.0.as_bytes()).unwrap();
         let mut user = user(USER.0, USER.1, "*");
         user.scram = Some(derive_keys(USER.1, &salt, SALT.1.try_into().unwrap()));
         user.certificates.push(fingerprint(&own.certificate));
-        write_users(&folder.path().join("users"), vec![user]);
+        write_users(&folder.path().join("users"), vec![user, clerk]);
         Folder(folder)
     }
 
@@ -97,6 +99,8 @@ fn settings(setup: &Setup, folder: &Folder) -> Vec<String> {
         settings.push(r#"auth.failure_delay="0s""#.to_owned());
         settings.push("auth.lockout_failures=1000".to_owned());
     }
+    // The later ones hold.
+    settings.extend(setup.settings.iter().cloned());
     settings
 }
 
@@ -106,9 +110,21 @@ fn is_configurable(setup: &Setup) -> bool {
     setup.recipients >= 100 && setup.message_size >= 65_536
 }
 
+/// Opens the sessions that a dialog finds there.
+fn others(dialog: &Dialog, server: SocketAddr) -> Vec<TcpStream> {
+    let greeted = |_| {
+        let mut other = plain(server);
+        let greeting = reply(&mut other).unwrap();
+        assert!(greeting.starts_with("220 "), "{}: {greeting}", dialog.name);
+        other
+    };
+    (0..dialog.setup.others).map(greeted).collect()
+}
+
 fn play(dialog: &Dialog, server: SocketAddr, folder: &Folder, complaints: &mut Vec<String>) {
     // What the client says within SCRAM depends on what it has heard.
     let hears = dialog.setup.auth.contains("SCRAM");
+    let others = others(dialog, server);
     let paces = [Pace::Turns, Pace::Bytes, Pace::Whole];
     let paces = paces.into_iter().filter(|pace| match pace {
         Pace::Turns => true,
@@ -120,23 +136,27 @@ fn play(dialog: &Dialog, server: SocketAddr, folder: &Folder, complaints: &mut V
         let wire = Wire::connect(server, &dialog.setup, &config);
         complaints.extend(dialog.play(pace, wire).err());
     }
+    drop(others);
 }
 
 #[test]
 fn every_dialog_over_loopback() {
     let folder = Folder::new();
-    let mut by_settings: HashMap<Vec<String>, Vec<Dialog>> = HashMap::new();
+    // What one that is for whole servers leaves behind is not for others.
+    let mut by_settings: HashMap<(Vec<String>, Option<String>), Vec<Dialog>> = HashMap::new();
     for dialog in read_all() {
         if is_configurable(&dialog.setup) {
             let settings = settings(&dialog.setup, &folder);
-            by_settings.entry(settings).or_default().push(dialog);
+            let own = dialog.setup.is_for_whole_servers().then(|| dialog.name.clone());
+            by_settings.entry((settings, own)).or_default().push(dialog);
         }
     }
     let played = by_settings.values().flatten();
     let (all, secure) = (played.clone().count(), played.filter(|it| it.setup.tls == Tls::On));
     assert!(all >= 30 && secure.count() >= 15, "only {all} dialogs were played");
     let mut complaints = Vec::new();
-    for (settings, dialogs) in by_settings {
+    process::raise_open_files().unwrap();
+    for ((settings, _), dialogs) in by_settings {
         let dir = tempfile::tempdir().unwrap();
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         let server = Server::start(dir.path(), &settings);

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | `# ...` | a comment; the first line says what the dialog shows |
 //! | `set KEY VALUE` | before the dialog: part of the [`Setup`] |
+//! | `setting KEY=VALUE` | before the dialog: as `--set` has it; for a whole server |
 //! | `C: text` | the client sends `text` and CRLF |
 //! | `C< text` | the client sends `text` as it stands, without CRLF |
 //! | `S: text` | the server says exactly this line; `*` at the end: any end |
@@ -87,6 +88,21 @@ pub struct Setup {
     pub certificate: String,
     /// `set kind submission`: `listener.kind`.
     pub submission: bool,
+    /// `setting KEY=VALUE`: what only a whole server has. Such a dialog is played to one
+    /// of its own, once, turn by turn.
+    pub settings: Vec<String>,
+    /// `set others N`: so many other sessions are open, greeted and idle. For a whole
+    /// server too.
+    pub others: usize,
+    /// `set server whole`: it is for a whole server, for what it says is not the engine's.
+    pub whole: bool,
+}
+
+impl Setup {
+    /// Whether the engine by itself cannot be like this.
+    pub fn is_for_whole_servers(&self) -> bool {
+        self.whole || !self.settings.is_empty() || self.others > 0
+    }
 }
 
 impl Default for Setup {
@@ -107,6 +123,9 @@ impl Default for Setup {
             tls: Tls::Off,
             certificate: String::new(),
             submission: false,
+            settings: Vec::new(),
+            others: 0,
+            whole: false,
         }
     }
 }
@@ -227,6 +246,10 @@ impl Dialog {
         let parsed = match kind {
             "" | "#" => return Ok(()),
             "set" if self.lines.is_empty() => return self.set(rest),
+            "setting" if self.lines.is_empty() && rest.contains('=') => {
+                self.setup.settings.push(rest.into());
+                return Ok(());
+            }
             "C:" => Line::Client(format!("{rest}\r\n").into_bytes()),
             "C<" => Line::Client(unescape(rest)?),
             "S:" => Line::Says(rest.into()),
@@ -257,6 +280,8 @@ impl Dialog {
             "tls" if value == "on" => self.setup.tls = Tls::On,
             "tls" if value == "offered" => self.setup.tls = Tls::Offered,
             "tls" if value == "required" => self.setup.tls = Tls::Required,
+            "server" if value == "whole" => self.setup.whole = true,
+            "others" => self.setup.others = number()? as usize,
             "certificate" => self.setup.certificate = value.into(),
             "kind" if value == "submission" => self.setup.submission = true,
             "relay-domains" => {
@@ -272,7 +297,7 @@ impl Dialog {
         let octets = self.client_octets();
         let begins_tls = octets.split(|&octet| octet == b'\n').any(|line| line == b"STARTTLS\r");
         let has_tls = matches!(self.setup.tls, Tls::Offered | Tls::Required);
-        self.setup.strict || begins_tls && has_tls
+        self.setup.strict || self.setup.is_for_whole_servers() || begins_tls && has_tls
     }
 
     /// True when the client may send something behind what makes the server
@@ -280,6 +305,14 @@ impl Dialog {
     pub fn ends_early(&self) -> bool {
         let closed = self.lines.iter().any(|(_, line)| *line == Line::Closed);
         closed && !self.client_octets().to_ascii_uppercase().ends_with(b"QUIT\r\n")
+    }
+
+    /// The lines that the server says.
+    pub fn said(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|(_, line)| match line {
+            Line::Says(text) => Some(text.as_str()),
+            _ => None,
+        })
     }
 
     /// All that the client sends.

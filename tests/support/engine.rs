@@ -239,8 +239,10 @@ impl Engine {
     /// the size of what comes in chunks.
     fn conclude(&mut self, body: Body, in_chunks: bool, out: &mut Vec<u8>) {
         let Body { scanner, transaction, protocol } = body;
-        let verdict = if !in_chunks && scanner.size() > self.message_size {
-            BodyVerdict::Refuse(Reply::new(552, EnhancedCode(5, 3, 4), "Message too large"))
+        let size_max = self.message_size;
+        let verdict = if !in_chunks && scanner.size() > size_max {
+            let text = format!("message exceeds {size_max} bytes, the limit of this server");
+            BodyVerdict::Refuse(Reply::new(552, EnhancedCode(5, 3, 4), text))
         } else if let Some(refusal) = faulty(&scanner, &transaction) {
             refusal
         } else {
@@ -291,8 +293,10 @@ fn mechanisms(setup: &Setup) -> Mechanisms {
 /// What is said of bare CR and LF, where they matter.
 fn faulty(scanner: &Scanner, transaction: &Transaction) -> Option<BodyVerdict> {
     let bare = scanner.bare_cr() || scanner.bare_lf();
-    let reply = || Reply::new(550, EnhancedCode(5, 6, 0), "Bare CR or LF");
-    (bare && !transaction.asks.binary).then(|| BodyVerdict::Refuse(reply()))
+    let what = if scanner.bare_lf() { "LF" } else { "CR" };
+    let text = format!("bare {what} in message; lines end with CRLF (RFC 5321, 2.3.8)");
+    let reply = Reply::new(550, EnhancedCode(5, 6, 0), text);
+    (bare && !transaction.asks.binary).then_some(BodyVerdict::Refuse(reply))
 }
 
 /// Asks the one user of the dialogs, and always with the same nonce.

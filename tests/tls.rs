@@ -9,11 +9,13 @@ mod support;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use rustls::HandshakeKind;
 use support::authority::Authority;
 use support::peer::NextHop;
 use support::process::Server;
+use support::tls::verifying;
 use support::tls::{Files, anybody, asked_for_tls, client, over, plain, reply, say, started};
 
 const NAME: &str = "relay.test";
@@ -210,6 +212,67 @@ fn a_certificate_is_chosen_by_name() {
     }
 }
 
+/// What OpenSSL is shown by a server when it speaks `version` and can verify `schemes`.
+fn shown_to_openssl(server: SocketAddr, version: &str, schemes: &str) -> String {
+    let mut openssl = Command::new("openssl")
+        .args(["s_client", "-starttls", "smtp", "-crlf", "-ign_eof", version])
+        .args(["-sigalgs", schemes, "-servername", NAME, "-connect", &server.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    openssl.stdin.take().unwrap().write_all(b"quit\n").unwrap();
+    String::from_utf8_lossy(&openssl.wait_with_output().unwrap().stdout).into_owned()
+}
+
+#[test]
+fn a_client_gets_a_certificate_that_it_can_verify() {
+    use rustls::SignatureScheme as Scheme;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let ecdsa = authority.keyed(dir.path(), "ecdsa", NAME, &rcgen::PKCS_ECDSA_P256_SHA256);
+    let rsa = authority.keyed(dir.path(), "rsa", NAME, &rcgen::PKCS_RSA_SHA256);
+    let list = format!("tls.certificate=[{}, {}]", ecdsa.table(), rsa.table());
+    let server = serve(&dir.path().join("data"), "optional", DISCARD, &[&list]);
+    let p256 = Scheme::ECDSA_NISTP256_SHA256;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for (schemes, wanted) in [
+            (&[p256][..], &ecdsa),
+            (&[Scheme::RSA_PSS_SHA256], &rsa),
+            (&[Scheme::RSA_PSS_SHA256, p256], &ecdsa),
+        ] {
+            // By its name, and by another one.
+            for name in [NAME, "other.test"] {
+                let mut secure = started(server.smtp, &verifying(version, schemes), name);
+                let shown = secure.conn.peer_certificates().unwrap()[0].clone();
+                assert!(shown == wanted.der(), "{version:?} {schemes:?} {name}");
+                say(&mut secure, "EHLO client.test").unwrap();
+                message(&mut secure);
+            }
+        }
+        // Nothing helps.
+        let mut secure =
+            over(asked_for_tls(server.smtp), &verifying(version, &[Scheme::ED25519]), NAME);
+        assert!(secure.conn.complete_io(&mut secure.sock).is_err());
+    }
+    if !installed("openssl") {
+        return;
+    }
+    for version in ["-tls1_2", "-tls1_3"] {
+        for (schemes, wanted) in [
+            ("ECDSA+SHA256", &ecdsa),
+            ("RSA-PSS+SHA256", &rsa),
+            ("RSA-PSS+SHA256:ECDSA+SHA256", &ecdsa),
+        ] {
+            let said = shown_to_openssl(server.smtp, version, schemes);
+            let pem = std::fs::read_to_string(&wanted.certificate).unwrap().replace('\r', "");
+            assert!(said.contains(pem.trim()), "{version} {schemes}: {said}");
+            assert!(said.contains("221 2.0.0 Bye"), "{version} {schemes}: {said}");
+        }
+    }
+}
+
 #[test]
 fn new_certificates_are_taken_and_bad_ones_are_not() {
     let dir = tempfile::tempdir().unwrap();
@@ -387,7 +450,7 @@ with smtplib.SMTP(host, int(port)) as smtp:
 
 /// Whether `program` is there; says so if not.
 fn installed(program: &str) -> bool {
-    let found = std::process::Command::new(program).arg("--version").output().is_ok();
+    let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
         eprintln!("{program} is not installed: its test did not run");
     }
@@ -396,7 +459,6 @@ fn installed(program: &str) -> bool {
 
 #[test]
 fn python_and_openssl_speak_with_it() {
-    use std::process::{Command, Stdio};
     let dir = tempfile::tempdir().unwrap();
     let server = simple(dir.path(), "optional");
     let address = server.smtp.to_string();
@@ -426,7 +488,6 @@ fn python_and_openssl_speak_with_it() {
 
 #[test]
 fn the_certificate_of_the_embedded_default_is_refused_elsewhere_and_another_soon_made() {
-    use std::process::Command;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("relay.toml");
     let text = format!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{PKCS_ECDSA_P256_SHA256, SignatureAlgorithm};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -49,10 +50,22 @@ impl Authority {
 
     /// Writes a certificate for `name`, and its key, into `dir`.
     pub fn files(&self, dir: &Path, name: &str) -> Files {
-        let key = KeyPair::generate().unwrap();
+        self.keyed(dir, name, name, &PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// Writes a certificate for `name`, and its key for `algorithm`, into `dir`; the
+    /// files are called `stem`.
+    pub fn keyed(
+        &self,
+        dir: &Path,
+        stem: &str,
+        name: &str,
+        algorithm: &'static SignatureAlgorithm,
+    ) -> Files {
+        let key = KeyPair::generate_for(algorithm).unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Files::write(dir, name, certificate.pem().as_bytes(), key.serialize_pem().as_bytes())
+        Files::write(dir, stem, certificate.pem().as_bytes(), key.serialize_pem().as_bytes())
     }
 
     fn signed(&self, names: &[&str], until_year: i32) -> Arc<ServerConfig> {

@@ -19,9 +19,9 @@ use super::peer::PATIENCE;
 /// A TLS connection.
 pub type Secure = StreamOwned<ClientConnection, TcpStream>;
 
-/// Believes every server.
+/// Believes every server that signs by one of these schemes.
 #[derive(Debug)]
-struct Trusting(Arc<CryptoProvider>);
+struct Trusting(Arc<CryptoProvider>, Vec<SignatureScheme>);
 
 impl ServerCertVerifier for Trusting {
     fn verify_server_cert(
@@ -56,8 +56,28 @@ impl ServerCertVerifier for Trusting {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.1.clone()
     }
+}
+
+fn trusting(schemes: Option<&[SignatureScheme]>) -> Arc<Trusting> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let all = || provider.signature_verification_algorithms.supported_schemes();
+    let schemes = schemes.map_or_else(all, <[_]>::to_vec);
+    Arc::new(Trusting(provider, schemes))
+}
+
+/// A client that speaks `version` and can verify `schemes`.
+pub fn verifying(
+    version: &'static SupportedProtocolVersion,
+    schemes: &[SignatureScheme],
+) -> Arc<ClientConfig> {
+    let trusting = trusting(Some(schemes));
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&trusting.0))
+        .with_protocol_versions(&[version])
+        .unwrap();
+    let builder = builder.dangerous().with_custom_certificate_verifier(trusting);
+    Arc::new(builder.with_no_client_auth())
 }
 
 /// A client that speaks `versions` and shows `files`, if any.
@@ -65,12 +85,12 @@ pub fn client(
     versions: &[&'static SupportedProtocolVersion],
     files: Option<&Files>,
 ) -> Arc<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let trusting = trusting(None);
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&trusting.0))
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Trusting(provider)));
+        .with_custom_certificate_verifier(trusting);
     Arc::new(match files {
         None => builder.with_no_client_auth(),
         Some(files) => {

@@ -89,7 +89,11 @@ pub fn load(config: &Config, missing: Missing, now: i64) -> Result<Loaded, Vec<P
         Certificates::Files(files) => {
             for files in files {
                 let Some(pem) = reader.pair(files) else { continue };
-                identities.extend(reader.identity(files, &pem));
+                let identity = reader.identity(files, &pem);
+                reader
+                    .problems
+                    .extend(identity.iter().filter_map(|own| never_shown(files, own, &identities)));
+                identities.extend(identity);
                 pairs.push((pem.certificate, pem.key));
             }
         }
@@ -110,6 +114,34 @@ pub fn load(config: &Config, missing: Missing, now: i64) -> Result<Loaded, Vec<P
         return Err(problems);
     }
     Ok(Loaded { server, warnings, notes, texts: Texts { config: tls.clone(), pairs, client_ca } })
+}
+
+/// Why clients would never be shown the certificate `own` of `files`, or not for a name
+/// that it is given, if so: those `before` it come first.
+fn never_shown(files: &CertificateFiles, own: &Identity, before: &[Identity]) -> Option<Problem> {
+    let path = files.certificate.display();
+    let kind = own.kind();
+    let same = || before.iter().filter(|other| other.kind() == kind);
+    let is_taken = |name: &&String| {
+        same().any(|other| other.names().iter().any(|taken| taken.eq_ignore_ascii_case(name)))
+    };
+    let taken = own.names().iter().find(is_taken);
+    let (key, text) = if let (Some(name), false) = (taken, files.names.is_empty()) {
+        let text = format!("{name} has a certificate with a key of the same kind ({kind}) already");
+        ("tls.certificate.names", text)
+    } else if own.names().is_empty() && !before.is_empty() {
+        let text = "is never used, for it holds no name of a host; give it names".to_owned();
+        ("tls.certificate.certificate", text)
+    } else if taken.is_some() && own.names().iter().all(|name| is_taken(&name)) {
+        let text = format!(
+            "is never used, for each of its names has a certificate with a key of the same kind \
+             ({kind}) already"
+        );
+        ("tls.certificate.certificate", text)
+    } else {
+        return None;
+    };
+    Some(Problem { key, text: format!("{path}: {text}") })
 }
 
 fn client_ca_problem(config: &Config, reason: &str) -> Problem {

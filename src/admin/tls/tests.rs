@@ -157,3 +157,56 @@ fn a_bad_new_certificate_leaves_the_old_one_in_force() {
     assert!(keeper.changed().is_some(), "now they belong together");
     assert!(keeper.changed().is_none());
 }
+
+/// A certificate's files in `dir` with a key for `algorithm`, for `named` if there are
+/// any, or else for the names that are `held` in it.
+fn keyed(
+    dir: &Path,
+    algorithm: &'static rcgen::SignatureAlgorithm,
+    held: &[&str],
+    named: &[&str],
+) -> CertificateFiles {
+    let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+    let held: Vec<String> = held.iter().map(|name| (*name).to_owned()).collect();
+    let params = rcgen::CertificateParams::new(held).unwrap();
+    let certificate = params.self_signed(&key).unwrap().pem();
+    let folder = tempfile::tempdir_in(dir).unwrap().keep();
+    let files = CertificateFiles {
+        names: named.iter().map(|name| name.parse().unwrap()).collect(),
+        certificate: folder.join("crt"),
+        key: folder.join("key"),
+        is_only: false,
+    };
+    fs::write(&files.certificate, certificate).unwrap();
+    fs::write(&files.key, key.serialize_pem()).unwrap();
+    files
+}
+
+#[test]
+fn a_name_has_a_certificate_for_each_kind_of_key() {
+    use rcgen::{PKCS_ECDSA_P256_SHA256 as ECDSA, PKCS_RSA_SHA256 as RSA};
+    let dir = tempfile::tempdir().unwrap();
+    let of = |algorithm, held: &[&str], named: &[&str]| keyed(dir.path(), algorithm, held, named);
+    let said = |files: &[&CertificateFiles]| {
+        problems(&config(dir.path(), files.iter().map(|&files| files.clone()).collect()))
+    };
+    let ecdsa = of(&ECDSA, &["a.test", "b.test"], &[]);
+    let rsa = of(&RSA, &["a.test"], &[]);
+    let named = of(&RSA, &["x.test"], &["A.test"]);
+    let other = of(&ECDSA, &["b.test", "c.test"], &[]);
+    let none = of(&RSA, &[], &[]);
+    for fine in [&[&ecdsa, &rsa][..], &[&ecdsa, &named], &[&ecdsa, &other, &rsa], &[&none, &rsa]] {
+        assert_eq!(said(fine), Vec::<String>::new());
+    }
+    for (wrong, key, text) in [
+        ([&ecdsa, &ecdsa], "certificate", "is never used, for each of its names has a certificate"),
+        ([&rsa, &named], "names", "a.test has a certificate with a key of the same kind (RSA) alr"),
+        ([&named, &named], "names", "a.test has a certificate with a key of the same kind (RSA) a"),
+        ([&named, &rsa], "certificate", "is never used, for each of its names has a certificate w"),
+        ([&ecdsa, &none], "certificate", "is never used, for it holds no name of a host"),
+    ] {
+        let start = format!("tls.certificate.{key}: {}: {text}", wrong[1].certificate.display());
+        let said = said(&wrong);
+        assert!(said.len() == 1 && said[0].starts_with(&start), "{said:?} is not {start}");
+    }
+}

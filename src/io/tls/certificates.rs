@@ -1,12 +1,8 @@
-//! Certificates with their keys, from PEM (RFC 7468), and the choice among them by
-//! the name that a client asks for (SNI, RFC 6066, 3).
-
-use std::sync::Arc;
+//! Certificates with their keys, from PEM (RFC 7468).
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::provider;
@@ -58,51 +54,6 @@ fn pem_words(error: &PemError) -> String {
         }
         PemError::Base64Decode(_) => "a PEM block that is not base64".into(),
         error => error.to_string(),
-    }
-}
-
-/// The certificates of a server, by name.
-#[derive(Debug)]
-pub(super) struct ByName {
-    /// The first is for those who ask for no name, or for one that is not here.
-    entries: Vec<(Vec<String>, Arc<CertifiedKey>)>,
-}
-
-impl ByName {
-    /// Of names, in lower case, with their keys; at least one.
-    pub(super) fn new(entries: Vec<(Vec<String>, Arc<CertifiedKey>)>) -> ByName {
-        assert!(!entries.is_empty(), "a server has a certificate");
-        ByName { entries }
-    }
-
-    /// The certificate for `name`: the one that names it, or else its parent with
-    /// `*.` in front, or else the first.
-    pub(super) fn find(&self, name: Option<&str>) -> &Arc<CertifiedKey> {
-        let exact = |entry: &&(Vec<String>, Arc<CertifiedKey>)| {
-            entry.0.iter().any(|own| name.is_some_and(|name| own.eq_ignore_ascii_case(name)))
-        };
-        let parent = name.and_then(|name| name.split_once('.')).map(|(_, parent)| parent);
-        let wild = |entry: &&(Vec<String>, Arc<CertifiedKey>)| {
-            entry
-                .0
-                .iter()
-                .filter_map(|own| own.strip_prefix("*."))
-                .any(|own| parent.is_some_and(|parent| own.eq_ignore_ascii_case(parent)))
-        };
-        let entries = self.entries.iter();
-        let found = entries.clone().find(exact).or_else(|| entries.clone().find(wild));
-        &found.unwrap_or(&self.entries[0]).1
-    }
-
-    /// The certificate of [`ByName::find`].
-    pub(super) fn leaf(&self, name: Option<&str>) -> &CertificateDer<'static> {
-        self.find(name).cert.first().expect("a certified key has a certificate")
-    }
-}
-
-impl ResolvesServerCert for ByName {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(self.find(hello.server_name())))
     }
 }
 

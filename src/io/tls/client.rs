@@ -130,11 +130,14 @@ impl Client {
     }
 }
 
-/// A client that does not speak TLS 1.3.
+/// A client that does not speak TLS 1.3, with those of its suites whose names hold
+/// `part`.
 #[cfg(test)]
-pub(super) fn only_tls12() -> Client {
+pub(super) fn only_tls12(part: &str) -> Client {
     let client = Client::new(&Roots::None, Version::Tls12).unwrap();
-    let config = ClientConfig::builder_with_provider(provider())
+    let mut provider = rustls::crypto::CryptoProvider::clone(&provider());
+    provider.cipher_suites.retain(|it| it.suite().as_str().is_some_and(|it| it.contains(part)));
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS12])
         .unwrap()
         .dangerous()

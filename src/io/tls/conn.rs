@@ -4,12 +4,14 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustls::Connection;
 use rustls::pki_types::ServerName;
 
+use super::choice::Choice;
 use super::client::{Client, Verify};
 use super::engine::Engine;
 use super::facts::{self, Facts, Version};
@@ -38,8 +40,8 @@ pub struct Conn {
 struct Tls {
     engine: Engine,
     facts: Facts,
-    /// Of a server: what its connections are made with.
-    server: Option<Server>,
+    /// Of a server: the certificate that was shown.
+    shown: Option<Arc<Choice>>,
 }
 
 impl Conn {
@@ -66,13 +68,13 @@ impl Conn {
     /// If it is a TLS connection already.
     pub async fn accept_tls(&mut self, server: &Server, limit: Duration) -> Result<(), Failure> {
         assert!(self.tls.is_none(), "TLS within TLS");
-        let session = server.connection().map_err(protocol)?;
+        let (session, shown) = server.connection().map_err(protocol)?;
         let engine = self.handshake(Connection::Server(session), limit).await?;
         let Connection::Server(session) = &engine.session else { unreachable!("a server's") };
         let chain = session.peer_certificates();
         let is_verified = chain.is_some_and(|chain| server.knows(chain));
         let facts = Facts::new(session, session.server_name(), is_verified);
-        self.tls = Some(Box::new(Tls { engine, facts, server: Some(server.clone()) }));
+        self.tls = Some(Box::new(Tls { engine, facts, shown: Some(shown) }));
         Ok(())
     }
 
@@ -113,7 +115,7 @@ impl Conn {
             },
         };
         let facts = Facts::new(&engine.session, Some(name), is_verified);
-        self.tls = Some(Box::new(Tls { engine, facts, server: None }));
+        self.tls = Some(Box::new(Tls { engine, facts, shown: None }));
         Ok(())
     }
 
@@ -238,8 +240,8 @@ impl Tls {
             let data = self.engine.session.export_keying_material(data, EXPORTER_LABEL, None);
             return Some(Binding { kind: BindingKind::Exporter, data: data.ok()?.into() });
         }
-        let data = match &self.server {
-            Some(server) => server.end_point(self.facts.server_name.as_deref())?,
+        let data = match &self.shown {
+            Some(choice) => facts::end_point(&choice.shown()?)?,
             None => facts::end_point(self.engine.session.peer_certificates()?.first()?)?,
         };
         Some(Binding { kind: BindingKind::EndPoint, data })

@@ -10,6 +10,7 @@
 //! callers drop what they hold of it.
 
 mod certificates;
+mod choice;
 mod client;
 mod conn;
 mod engine;

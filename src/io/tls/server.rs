@@ -10,8 +10,9 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
-use super::certificates::{self, ByName};
-use super::facts::{self, Version};
+use super::certificates;
+use super::choice::{self, Certificates, Choice, Entry};
+use super::facts::Version;
 use super::self_signed::Pem;
 use super::verify::Guests;
 use super::{provider, versions};
@@ -48,6 +49,21 @@ impl Identity {
         Ok(Identity { names, key: Arc::new(key) })
     }
 
+    /// The names that it is shown for.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// What kind of key it has: `RSA`, `ECDSA (P-256)`.
+    pub fn kind(&self) -> &'static str {
+        choice::kind(&self.key)
+    }
+
+    /// As one to choose among.
+    pub(super) fn into_entry(self) -> Entry {
+        Entry { names: self.names, key: self.key }
+    }
+
     /// The certificate itself, in DER.
     pub fn certificate(&self) -> &[u8] {
         self.key.cert.first().expect("a certified key has a certificate")
@@ -72,8 +88,9 @@ pub enum Visitors {
 pub struct Setup {
     /// The lowest version.
     pub min_version: Version,
-    /// The certificates, at least one; the first is for clients that ask for none of
-    /// the names.
+    /// The certificates, at least one; the first, and those that share a name with it,
+    /// are for clients that ask for none of the names. Of those for one name a client
+    /// gets the first whose signatures it can verify.
     pub identities: Vec<Identity>,
     /// What is asked of clients.
     pub visitors: Visitors,
@@ -85,8 +102,8 @@ pub struct Server(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    config: Arc<ServerConfig>,
-    certificates: Arc<ByName>,
+    config: ServerConfig,
+    certificates: Arc<Certificates>,
     guests: Option<Arc<Guests>>,
 }
 
@@ -103,8 +120,8 @@ impl Server {
             Visitors::Required(pem) => Some(Guests::new(certificates::roots(&pem)?, true)?),
         };
         let guests = guests.map(Arc::new);
-        let entries = setup.identities.into_iter().map(|own| (own.names, own.key)).collect();
-        let certificates = Arc::new(ByName::new(entries));
+        let entries = setup.identities.into_iter().map(Identity::into_entry).collect();
+        let certificates = Arc::new(Certificates::new(entries));
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions(setup.min_version))
             .map_err(|error| error.to_string())?;
@@ -112,29 +129,30 @@ impl Server {
             Some(guests) => builder.with_client_cert_verifier(Arc::<Guests>::clone(guests)),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_cert_resolver(Arc::<ByName>::clone(&certificates));
+        // Each connection has a choice of its own in place of this one.
+        let choice = Choice::new(Arc::clone(&certificates));
+        let mut config = builder.with_cert_resolver(Arc::new(choice));
         config.ticketer =
             rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         // One session is resumed at a time: a client that comes again gets another.
         config.send_tls13_tickets = 1;
-        Ok(Server(Arc::new(Inner { config: Arc::new(config), certificates, guests })))
+        Ok(Server(Arc::new(Inner { config, certificates, guests })))
     }
 
-    /// A connection that awaits its client.
-    pub(super) fn connection(&self) -> Result<ServerConnection, rustls::Error> {
-        let mut connection = ServerConnection::new(Arc::clone(&self.0.config))?;
+    /// A connection that awaits its client, and which certificate it will show.
+    pub(super) fn connection(&self) -> Result<(ServerConnection, Arc<Choice>), rustls::Error> {
+        let choice = Arc::new(Choice::new(Arc::clone(&self.0.certificates)));
+        // rustls tells nobody what it has shown.
+        let mut config = ServerConfig::clone(&self.0.config);
+        config.cert_resolver = Arc::<Choice>::clone(&choice);
+        let mut connection = ServerConnection::new(Arc::new(config))?;
         connection.set_buffer_limit(Some(OUT_MAX));
-        Ok(connection)
+        Ok((connection, choice))
     }
 
     /// Whether a client's certificate leads to one of the authorities.
     pub(super) fn knows(&self, chain: &[CertificateDer<'_>]) -> bool {
         self.0.guests.as_ref().is_some_and(|guests| guests.knows(chain))
-    }
-
-    /// `tls-server-end-point` of the certificate shown for `name`.
-    pub(super) fn end_point(&self, name: Option<&str>) -> Option<Box<[u8]>> {
-        facts::end_point(self.0.certificates.leaf(name))
     }
 }

@@ -29,7 +29,7 @@ fn pair(version: Version) -> (Server, Client) {
 fn speaking(version: Version) -> Client {
     match version {
         Version::Tls13 => Client::new(&Roots::None, Version::Tls13).unwrap(),
-        Version::Tls12 => client::only_tls12(),
+        Version::Tls12 => client::only_tls12("TLS_"),
     }
 }
 
@@ -125,4 +125,40 @@ fn what_is_written_is_read_in_either_version() {
             assert!(got == text, "{} octets of {}", got.len(), text.len());
         });
     }
+}
+
+#[test]
+fn a_session_is_bound_to_the_certificate_that_was_shown() {
+    run(|| async {
+        let identities =
+            [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_RSA_SHA256].map(|algorithm| {
+                let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+                let params =
+                    rcgen::CertificateParams::new(vec!["mx.example.org".to_owned()]).unwrap();
+                let certificate = params.self_signed(&key).unwrap().pem().into();
+                let pem = Pem { certificate, key: key.serialize_pem().into() };
+                Identity::new(Vec::new(), &pem).unwrap()
+            });
+        let end_points = identities.clone().map(|it| facts::end_point(&it.certificate().into()));
+        let setup = Setup {
+            min_version: Version::Tls12,
+            identities: identities.into(),
+            visitors: Visitors::Unasked,
+        };
+        let server = Server::new(setup).unwrap();
+        for (suites, which) in [("_ECDHE_ECDSA_", 0), ("_ECDHE_RSA_", 1), ("TLS_", 0)] {
+            let client = client::only_tls12(suites);
+            // The second time the session is resumed.
+            for is_resumed in [false, true] {
+                let (near, far) = shake(&server, &client, "mx.example.org", Verify::Nothing).await;
+                let (near, far) = (near.unwrap(), far.unwrap());
+                assert_eq!(far.tls().unwrap().is_resumed, is_resumed, "{suites}");
+                for conn in [near, far] {
+                    let binding = conn.bindings().remove(0);
+                    assert_eq!(binding.kind, BindingKind::EndPoint);
+                    assert_eq!(Some(binding.data), end_points[which], "{suites}");
+                }
+            }
+        }
+    });
 }

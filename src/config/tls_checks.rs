@@ -53,7 +53,7 @@ fn self_signed_is_our_own(config: &Config, tree: &Tree) -> Option<ConfigError> {
     let remedy = format!(
         "name the files of a certificate in tls.certificate and tls.key; this makes one for a \
          trial, that no client can verify: openssl req -x509 -newkey ec -pkeyopt \
-         ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN={name} -addext \
+         ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=trial -addext \
          subjectAltName=DNS:{name} -keyout trial.key -out trial.crt"
     );
     Some(tree.error(Some(at), "tls.certificate", problem, remedy))

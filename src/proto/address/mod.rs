@@ -147,6 +147,15 @@ impl<'a> Address<'a> {
         fits && grammar::is_domain_name(text)
     }
 
+    /// True unless the domain is a name of one label, which can be a short form of
+    /// another one. The bare `postmaster` is of this host.
+    pub fn is_fully_qualified(&self) -> bool {
+        match self.domain() {
+            Domain::Name(name) => name.contains('.'),
+            _ => true,
+        }
+    }
+
     fn checked(bytes: &'a [u8], local_len: usize, routed: bool) -> Result<Address<'a>, BadAddress> {
         if local_len > LOCAL_PART_MAX {
             return Err(BadAddress::LongLocalPart);

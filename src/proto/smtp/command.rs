@@ -273,14 +273,17 @@ fn asked<'a>(rest: &'a [u8], usage: &'static str) -> Result<Asked<'a>, BadComman
 
 /// `["@" / "#"] node` (RFC 1985, 5.1).
 fn turn(rest: &[u8]) -> Result<Turn<'_>, BadCommand> {
-    let bad = BadCommand::Arguments("ETRN takes the name of a domain, @ before it for all below");
+    let usage = "ETRN takes the full name of a domain, @ before it for all below";
+    let bad = BadCommand::Arguments(usage);
     let node = from_utf8(rest.trim_ascii_start()).map_err(|_| bad)?;
     let (kind, node): (fn(_) -> _, _) = match node.split_at_checked(1) {
         Some(("@", node)) => (Turn::Tree, node),
         Some(("#", node)) => (Turn::Queue, node),
         _ => (Turn::Domain, node),
     };
-    if Address::is_domain_name(node) { Ok(kind(node)) } else { Err(bad) }
+    let is_queue = rest.trim_ascii_start().starts_with(b"#");
+    let is_full = node.contains('.') || is_queue;
+    if is_full && Address::is_domain_name(node) { Ok(kind(node)) } else { Err(bad) }
 }
 
 /// The argument of EHLO and HELO. By 4.1.1.1 a domain or an address literal;

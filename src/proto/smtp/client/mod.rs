@@ -436,8 +436,12 @@ impl Client {
         let nobody = self.current.accepted == 0 || !self.current.mail_accepted;
         if last && self.current.is_ahead {
             self.must_reset = nobody && self.current.mail_accepted;
-            self.asked += self.taken.len().saturating_sub(1);
-            self.phase = Phase::Dot;
+            if self.is_lmtp && self.taken.is_empty() {
+                self.leave(out);
+            } else {
+                self.asked += self.taken.len().saturating_sub(1);
+                self.phase = Phase::Dot;
+            }
         } else if last && nobody && (is_chunked || !self.offer.pipelining) {
             self.must_reset = self.current.mail_accepted;
             self.finish_transaction();
@@ -522,6 +526,16 @@ impl Client {
     }
 
     /// The transaction under way is over; the one begun behind it takes over.
+    /// Finishes the transaction and says goodbye, for it is not known whether another
+    /// reply comes: a last chunk for nobody has none in LMTP (RFC 2033, 4.3), and yet
+    /// there are servers that have one.
+    fn leave(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"QUIT\r\n");
+        self.finish = true;
+        self.phase = Phase::Quit;
+        self.asked += 1;
+    }
+
     fn finish_transaction(&mut self) {
         self.finish = true;
         match self.next.take() {

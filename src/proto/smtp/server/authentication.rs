@@ -10,7 +10,7 @@
 
 use super::states::State;
 use super::{Server, replies};
-use crate::base::Mechanisms;
+use crate::base::{Mechanism, Mechanisms};
 use crate::proto::sasl::base64;
 use crate::proto::sasl::server::{Exchange, Failure, Keys, Need, Progress};
 use crate::proto::smtp::command::AuthCommand;
@@ -96,7 +96,7 @@ impl Server {
         let configured = session.settings.offers().auth;
         let refusal = match &self.state {
             _ if configured.is_empty() => Some(replies::COMMAND_NOT_OFFERED),
-            State::AwaitHello => Some(replies::HELLO_FIRST),
+            State::AwaitHello => Some(session.hello_first()),
             State::Open(_) | State::Chunked(_) | State::Failed => {
                 Some(replies::AUTH_IN_TRANSACTION)
             }
@@ -115,7 +115,16 @@ impl Server {
             Some(Some(response)) => Some(response),
             None => None,
         };
-        let exchange = Exchange::new(mechanism, session.mechanisms);
+        let mechanisms = session.mechanisms;
+        if mechanism == Mechanism::ScramSha256Plus {
+            // RFC 9266, 4.1. It stays in the offer: taken out, a client that was lied to
+            // about it would be believed.
+            if session.bound {
+                return self.error(replies::BOUND_ALREADY, out);
+            }
+            self.session.bound = true;
+        }
+        let exchange = Exchange::new(mechanism, mechanisms);
         self.state = go_on(exchange.respond(initial.as_deref()), out);
         self
     }

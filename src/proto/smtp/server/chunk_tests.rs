@@ -186,7 +186,7 @@ fn what_is_said_between_chunks_and_behind_the_last_harms_no_message() {
         ("BDAT 2\r\nokMAIL FROM:<>\r\nBDAT 0 LAST\r\n", "250 503 250"),
         (
             "BDAT 2\r\nokNOOP\r\nVRFY x\r\nHELP MAIL\r\nETRN a.b\r\nBDAT 0 LAST\r\n",
-            "250 250 252 214 250 250",
+            "250 250 252 214 503 250",
         ),
         // After the last there is no transaction.
         ("BDAT 2 LAST\r\nokBDAT 6 LAST\r\nNOOP\r\nDATA\r\n", "250 503 503"),
@@ -410,9 +410,21 @@ fn etrn_is_for_friends_and_names_a_domain() {
     let mut out = Vec::new();
     let (_, _, step) = server(Spec::default()).step(b"ETRN a.example\r\n", &mut out);
     assert_eq!((step, out.as_slice()), (Step::NeedInput, replies::HELLO_FIRST.as_bytes()));
-    // Within a transaction it changes nothing of it.
+    // Within a transaction it is refused, and changes nothing of it.
     let input = format!("{OPEN}ETRN a.example\r\nBDAT 2 LAST\r\nok");
-    assert_eq!(codes(&input).0, "250 250 250 250");
+    assert_eq!(codes(&input).0, "250 250 503 250");
+}
+
+#[test]
+fn etrn_is_not_served_where_mail_is_submitted() {
+    let submission = || {
+        let mut server = server(Spec { kind: Kind::Submission, ..Spec::default() });
+        server.session.authenticated = true;
+        server
+    };
+    assert_eq!(play(submission(), b"ETRN a.example\r\n", 999).said, replies::NO_ETRN);
+    assert!(!play(submission(), b"HELP\r\n", 999).said.contains("ETRN"));
+    assert!(!play(submission(), b"EHLO c\r\n", 999).said.contains("ETRN"));
 }
 
 #[test]
@@ -428,7 +440,7 @@ fn vrfy_tells_something_only_where_it_is_wanted() {
     {
         assert_eq!(said(on(), line), replies::VERIFIED, "{line:?}");
     }
-    assert_eq!(said(on(), "VRFY \u{fc}@b\r\n"), replies::NEEDS_UTF8);
+    assert_eq!(said(on(), "VRFY \u{fc}@b\r\n"), replies::SENDER_NEEDS_UTF8);
     assert_eq!(said(on(), "VRFY someone\r\n"), replies::NO_SUCH_NAME);
     assert_eq!(said(on(), "EXPN list\r\n"), replies::NO_LIST);
     assert_eq!(

@@ -12,7 +12,7 @@
 
 use super::states::{Next, State};
 use super::transaction::Transaction;
-use super::{BodyVerdict, Question, Server, Step, replies};
+use super::{BodyVerdict, Question, Server, Step, replies, write_reply};
 use crate::base::Reply;
 
 /// Chunks of more octets than this many messages of the largest size end the
@@ -25,6 +25,8 @@ pub(super) struct ChunkAsked {
     pub(super) transaction: Box<Transaction>,
     octets: u64,
     last: bool,
+    /// Replies to it if it is refused.
+    replies: u32,
 }
 
 /// A chunk that the driver takes.
@@ -51,6 +53,8 @@ pub(super) struct Chunked {
 pub(super) struct Skip {
     left: u64,
     refusal: Refusal,
+    /// How often that is said.
+    replies: u32,
     /// What holds when it is answered.
     then: State,
 }
@@ -70,13 +74,13 @@ impl ChunkAsked {
     /// The chunk is to be taken.
     pub(super) fn accepted(mut self) -> State {
         self.transaction.forget_repeats();
-        let ChunkAsked { transaction, octets, last } = self;
+        let ChunkAsked { transaction, octets, last, .. } = self;
         State::AwaitChunk(Box::new(Chunk { transaction, before: 0, octets, last, first: true }))
     }
 
     /// The chunk is to be passed over and answered with `reply`.
     pub(super) fn refused(self, reply: Reply) -> State {
-        skip(self.octets, Refusal::Reply(reply), failed(self.last))
+        skip(self.octets, Refusal::Reply(reply), self.replies, failed(self.last))
     }
 }
 
@@ -107,8 +111,8 @@ fn failed(last: bool) -> State {
     if last { State::AwaitMail } else { State::Failed }
 }
 
-fn skip(left: u64, refusal: Refusal, then: State) -> State {
-    State::Skipping(Box::new(Skip { left, refusal, then }))
+fn skip(left: u64, refusal: Refusal, replies: u32, then: State) -> State {
+    State::Skipping(Box::new(Skip { left, refusal, replies, then }))
 }
 
 impl Server {
@@ -119,30 +123,33 @@ impl Server {
             return (self.close(replies::CHUNK_TOO_LARGE, out), None);
         }
         let is_offered = self.session.extended && self.session.settings.offers().chunking;
-        let refused = |text| skip(octets, Refusal::Error(text), failed(last));
+        let due = self.session.replies_to_chunk(last);
+        let refused = |refusal| skip(octets, refusal, due, failed(last));
         self.state = match self.state {
-            state if !is_offered => skip(octets, Refusal::Error(replies::NO_CHUNKING), state),
+            state if !is_offered => skip(octets, Refusal::Error(replies::NO_CHUNKING), 1, state),
             State::AwaitHello => {
-                skip(octets, Refusal::Error(replies::HELLO_FIRST), State::AwaitHello)
+                let text = self.session.hello_first();
+                skip(octets, Refusal::Error(text), 1, State::AwaitHello)
             }
             State::Open(transaction) if transaction.recipients.is_empty() => {
-                skip(octets, Refusal::Known(replies::NO_RECIPIENTS), failed(last))
+                refused(Refusal::Known(self.session.no_recipients()))
             }
-            State::Open(_) if octets > limit => refused(replies::TOO_LARGE),
+            State::Open(_) if octets > limit => refused(Refusal::Error(replies::TOO_LARGE)),
             State::Open(transaction) => {
-                self.state = State::ChunkAsked(ChunkAsked { transaction, octets, last });
+                let asked = ChunkAsked { transaction, octets, last, replies: due };
+                self.state = State::ChunkAsked(asked);
                 return (self, Some(Question::Data));
             }
             State::Chunked(chunked) if octets > limit - chunked.taken => {
-                refused(replies::TOO_LARGE)
+                refused(Refusal::Error(replies::TOO_LARGE))
             }
             State::Chunked(chunked) => {
                 let Chunked { transaction, taken: before } = *chunked;
                 let chunk = Chunk { transaction, before, octets, last, first: false };
                 State::AwaitChunk(Box::new(chunk))
             }
-            State::Failed => skip(octets, Refusal::Known(replies::CHUNKS_FAILED), failed(last)),
-            _ => skip(octets, Refusal::Error(replies::MAIL_FIRST), State::AwaitMail),
+            State::Failed => refused(Refusal::Known(replies::CHUNKS_FAILED)),
+            _ => skip(octets, Refusal::Error(replies::MAIL_FIRST), 1, State::AwaitMail),
         };
         (self, None)
     }
@@ -157,14 +164,22 @@ impl Server {
             self.state = State::Skipping(skip);
             return (self, len, false);
         }
-        let Skip { refusal, then, .. } = *skip;
+        let Skip { refusal, replies, then, .. } = *skip;
         self.state = then;
-        let server = match refusal {
-            Refusal::Error(text) => self.error(text, out),
-            Refusal::Known(text) => self.say(text, out),
-            Refusal::Reply(reply) => self.refuse(&reply, out),
-        };
-        (server, len, true)
+        for nth in 0..replies {
+            self = match &refusal {
+                _ if matches!(self.state, State::Closed) => break,
+                // One chunk is one error, whoever it was for.
+                Refusal::Error(text) if nth == 0 => self.error(text, out),
+                Refusal::Reply(reply) if nth == 0 => self.refuse(reply, out),
+                Refusal::Error(text) | Refusal::Known(text) => self.say(text, out),
+                Refusal::Reply(reply) => {
+                    write_reply(reply, out);
+                    self
+                }
+            };
+        }
+        (self, len, true)
     }
 
     /// Says that the chunk of the last [`Step::Chunk`](super::Step::Chunk) was taken

@@ -1,7 +1,7 @@
 //! What is different in LMTP (RFC 2033): LHLO in place of EHLO and HELO (4.1), a
 //! refusal of DATA without recipients by 503, and after the message a reply for
 //! each recipient that was taken, in the order in which they were, repeats too
-//! (4.2).
+//! (4.2); behind the last chunk that is none where nobody was taken (4.3).
 //!
 //! A message is committed as a whole, so its recipients have one fate and the
 //! replies are alike. The same for each of them is what a client needs: it keeps
@@ -22,6 +22,12 @@ impl Session {
     /// What is said to DATA when no recipient was taken.
     pub(super) fn no_recipients(&self) -> &'static str {
         if self.is_lmtp() { replies::NO_LMTP_RECIPIENTS } else { replies::NO_RECIPIENTS }
+    }
+
+    /// Replies to a chunk that is refused: to the last one of a message as many as
+    /// recipients were taken, none if there are none (RFC 2033, 4.3).
+    pub(super) fn replies_to_chunk(&self, last: bool) -> u32 {
+        if self.is_lmtp() && last { self.taken } else { 1 }
     }
 
     /// Replies to the end of a message.

@@ -206,6 +206,8 @@ struct Session {
     begun: UnixMillis,
     /// The client has authenticated.
     authenticated: bool,
+    /// An exchange was bound to this TLS connection.
+    bound: bool,
     /// What it may authenticate with: nothing before there is TLS.
     mechanisms: Mechanisms,
     /// Errors since the last message was queued.
@@ -235,6 +237,7 @@ impl Server {
             trusted: false,
             begun: UnixMillis::default(),
             authenticated: false,
+            bound: false,
             mechanisms: Mechanisms::NONE,
             errors: 0,
             idle_commands: 0,

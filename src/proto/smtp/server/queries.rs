@@ -1,7 +1,7 @@
 //! Commands that ask about the server or its queue and change no transaction:
 //! VRFY, EXPN, HELP (RFC 5321, 3.5 and 4.1.1.6 to 4.1.1.8), ETRN (RFC 1985).
 
-use super::settings::Offers;
+use super::settings::Settings;
 use super::states::{Next, State};
 use super::{Question, Server, replies};
 use crate::proto::address::Address;
@@ -47,14 +47,15 @@ impl Server {
             return (self.say(replies::VERIFY, out), None);
         }
         if matches!(self.state, State::AwaitHello) {
-            return (self.error(replies::HELLO_FIRST, out), None);
+            let text = self.session.hello_first();
+            return (self.error(text, out), None);
         }
         let text = asked.text;
         let inside = text.rsplit_once('<').map(|(_, rest)| rest);
         let text = inside.map_or(text, |rest| rest.strip_suffix('>').unwrap_or(rest));
         match Address::parse(text) {
             Ok(address) if address.needs_smtputf8() && !asked.smtputf8 => {
-                (self.error(replies::NEEDS_UTF8, out), None)
+                (self.error(replies::SENDER_NEEDS_UTF8, out), None)
             }
             Ok(address) => self.query(Question::Verify(address), replies::VERIFIED),
             Err(_) => (self.error(replies::NO_SUCH_NAME, out), None),
@@ -67,11 +68,12 @@ impl Server {
         (self.error(if offered { replies::NO_LIST } else { replies::EXPAND }, out), None)
     }
 
-    /// ETRN.
+    /// ETRN. Not within a transaction (RFC 1985, 5).
     pub(super) fn turn<'a>(self, turn: Turn<'a>, out: &mut Vec<u8>) -> Next<'a> {
         let refusal = match (&self.state, turn) {
-            _ if !self.session.settings.offers().etrn => replies::NO_ETRN,
-            (State::AwaitHello, _) => replies::HELLO_FIRST,
+            _ if !self.session.settings.has_etrn() => replies::NO_ETRN,
+            (State::AwaitHello, _) => self.session.hello_first(),
+            (State::Open(_) | State::Chunked(_) | State::Failed, _) => replies::IN_TRANSACTION,
             _ if !self.session.is_trusted() => replies::NO_TURN,
             (_, Turn::Queue(_)) => replies::NO_NAMED_QUEUE,
             (_, Turn::Domain(domain)) => {
@@ -91,16 +93,16 @@ impl Server {
 
     /// HELP.
     pub(super) fn help(self, topic: &str, out: &mut Vec<u8>) -> Server {
-        let offers = self.session.settings.offers();
+        let settings = &self.session.settings;
         let word = topic.split([' ', '\t']).next().unwrap_or("");
         let known = TOPICS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
-        match known.filter(|(name, _)| has_command(offers, name)) {
+        match known.filter(|(name, _)| has_command(settings, name)) {
             Some((_, text)) => {
                 out.extend_from_slice(format!("214 2.0.0 {text}\r\n").as_bytes());
             }
             None => {
                 out.extend_from_slice(b"214-2.0.0 Commands:");
-                for (name, _) in TOPICS.iter().filter(|(name, _)| has_command(offers, name)) {
+                for (name, _) in TOPICS.iter().filter(|(name, _)| has_command(settings, name)) {
                     out.push(b' ');
                     out.extend_from_slice(name.as_bytes());
                 }
@@ -112,11 +114,11 @@ impl Server {
 }
 
 /// True if a command can be of use on this listener.
-fn has_command(offers: &Offers, name: &str) -> bool {
+fn has_command(settings: &Settings, name: &str) -> bool {
     match name {
-        "BDAT" => offers.chunking,
-        "EXPN" => offers.expn,
-        "ETRN" => offers.etrn,
+        "BDAT" => settings.offers().chunking,
+        "EXPN" => settings.offers().expn,
+        "ETRN" => settings.has_etrn(),
         _ => true,
     }
 }

@@ -53,6 +53,11 @@ pub(super) const NOT_OFFERED: &str = "555 5.5.4 Parameter of an extension that i
 pub(super) const TOO_LARGE: &str = "552 5.3.4 Message larger than this server takes\r\n";
 pub(super) const TOO_MANY_RECIPIENTS: &str = "452 4.5.3 Too many recipients\r\n";
 pub(super) const NEEDS_UTF8: &str = "553 5.6.7 Address needs SMTPUTF8\r\n";
+pub(super) const SENDER_NEEDS_UTF8: &str = "550 5.6.7 Address needs SMTPUTF8\r\n";
+pub(super) const SENDER_NOT_FULL: &str =
+    "554 5.1.8 The domain of the sender is not fully qualified\r\n";
+pub(super) const RECIPIENT_NOT_FULL: &str =
+    "554 5.1.2 The domain of the recipient is not fully qualified\r\n";
 pub(super) const ORCPT_NEEDS_UTF8: &str = "501 5.5.4 ORCPT beyond ASCII needs SMTPUTF8\r\n";
 pub(super) const COMMAND_NOT_OFFERED: &str = "502 5.5.1 Command not offered\r\n";
 pub(super) const EHLO_FIRST: &str = "503 5.5.1 Send EHLO first\r\n";
@@ -60,6 +65,8 @@ pub(super) const AUTH_IN_TRANSACTION: &str = "503 5.5.1 Not within a transaction
 pub(super) const AUTH_TWICE: &str = "503 5.5.1 Authenticated already\r\n";
 pub(super) const AUTH_NEEDS_TLS: &str = "538 5.7.11 Encryption required for authentication\r\n";
 pub(super) const AUTH_REQUIRED: &str = "530 5.7.0 Authentication required\r\n";
+pub(super) const BOUND_ALREADY: &str =
+    "454 4.7.0 An exchange was bound to this connection already; open another\r\n";
 pub(super) const NO_SUCH_MECHANISM: &str = "504 5.5.4 Mechanism not offered\r\n";
 pub(super) const NO_BASE64: &str = "501 5.5.2 Not a line of base64\r\n";
 pub(super) const BAD_EXCHANGE: &str = "501 5.5.2 Malformed authentication\r\n";

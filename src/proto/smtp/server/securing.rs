@@ -57,7 +57,7 @@ impl Server {
     pub(super) fn start_tls(mut self, out: &mut Vec<u8>) -> Server {
         let refusal = match self.state {
             _ if !self.session.offers_tls() => replies::NOT_OFFERED_NOW,
-            State::AwaitHello => replies::HELLO_FIRST,
+            State::AwaitHello => self.session.hello_first(),
             // HELO was told of no extension.
             _ if !self.session.extended => replies::NOT_OFFERED_NOW,
             State::AwaitMail => {
@@ -71,13 +71,14 @@ impl Server {
     }
 
     /// Whether a command has to wait for TLS: nothing is done in the clear where TLS
-    /// is required, but to ask for it (RFC 3207, 4). BDAT does not wait: without a
-    /// transaction it is refused too, and what it announced must be passed over.
+    /// is required, but to ask for it (RFC 3207, 4), and LHLO is the EHLO of LMTP. BDAT
+    /// does not wait: without a transaction it is refused too, and what it announced
+    /// must be passed over.
     pub(super) fn waits_for_tls(&self, command: &Command<'_>) -> bool {
-        use Command::{Bdat, Ehlo, Helo, Noop, Quit, Rset, StartTls};
+        use Command::{Bdat, Ehlo, Lhlo, Noop, Quit, StartTls};
         self.session.settings.tls_required()
             && !self.session.secured
-            && !matches!(command, Bdat { .. } | Ehlo(_) | Helo(_) | Noop | Quit | Rset | StartTls)
+            && !matches!(command, Bdat { .. } | Ehlo(_) | Lhlo(_) | Noop | Quit | StartTls)
     }
 }
 

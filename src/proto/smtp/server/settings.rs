@@ -49,7 +49,7 @@ pub struct Offers {
     pub requiretls: bool,
     /// LIMITS (RFC 9422).
     pub limits: bool,
-    /// ETRN (RFC 1985), to clients that may relay.
+    /// ETRN (RFC 1985), to clients that may relay, where mail is not submitted.
     pub etrn: bool,
     /// VRFY, with answers by policy.
     pub vrfy: bool,
@@ -203,6 +203,11 @@ impl Settings {
         self.offers().future_release.filter(|_| self.kind() == Kind::Submission)
     }
 
+    /// Whether ETRN is served. RFC 6409, 7: not where mail is submitted.
+    pub(super) fn has_etrn(&self) -> bool {
+        self.offers().etrn && self.kind() != Kind::Submission
+    }
+
     pub(super) fn tls_required(&self) -> bool {
         self.spec.tls_required
     }
@@ -247,7 +252,7 @@ impl Settings {
             (offers.deliver_by, b"DELIVERBY"),
             (offers.mt_priority, b"MT-PRIORITY"),
             (offers.requiretls && standing.secured, b"REQUIRETLS"),
-            (offers.etrn && standing.trusted, b"ETRN"),
+            (self.has_etrn() && standing.trusted, b"ETRN"),
             (offers.vrfy, b"VRFY"),
             (offers.expn, b"EXPN"),
         ];

@@ -1,5 +1,6 @@
 //! Layer 1: the message as data.
 
+pub mod addresses;
 pub mod chunks;
 pub mod date;
 mod encoding;

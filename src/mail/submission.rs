@@ -1,6 +1,8 @@
 //! What a submission server completes in the header of a message (RFC 6409,
 //! section 8): Date, Message-ID and From where they are missing, Sender where the
-//! author is not the user's own address, and Bcc taken out (RFC 5322, 3.6.3).
+//! author is not the user's own address, and Bcc taken out (RFC 5322, 3.6.3). Who
+//! does that has to see to it that the addresses of the header are whole, too (RFC
+//! 6409, 4.2 and 5.1): the first one that is not is told by [`Completion::fault`].
 //!
 //! Called by the receiving session with the body as it comes, in wire form and
 //! chunk by chunk; what it returns is stored. Only the header section is touched:
@@ -12,12 +14,26 @@
 
 use std::sync::Arc;
 
+use super::addresses::{Fault, ListWatch, addresses};
 use crate::base::users::User;
 
 /// Longest field name; what is longer begins the text.
 const NAME_MAX: usize = 128;
 /// Octets of From and Sender that are looked at.
 const ADDRESSES_MAX: usize = 16 * 1024;
+
+/// Fields whose addresses are looked at. Bcc is taken out, whatever is in it.
+const LISTS: [&str; 9] = [
+    "From",
+    "Sender",
+    "Reply-To",
+    "To",
+    "Cc",
+    "Resent-From",
+    "Resent-Sender",
+    "Resent-To",
+    "Resent-Cc",
+];
 
 /// What fields are made of.
 #[derive(Clone, Debug)]
@@ -78,6 +94,9 @@ pub struct Completion {
     has_message_id: bool,
     from: Option<Vec<u8>>,
     sender: Option<Vec<u8>>,
+    /// The addresses of this field, which goes on.
+    list: Option<(&'static str, ListWatch)>,
+    fault: Option<(&'static str, Fault)>,
 }
 
 impl Completion {
@@ -92,7 +111,15 @@ impl Completion {
             has_message_id: false,
             from: None,
             sender: None,
+            list: None,
+            fault: None,
         }
+    }
+
+    /// Of the header as far as it has come: the field with the first address that is
+    /// not as it should be, and what is wrong with it.
+    pub fn fault(&self) -> Option<(&'static str, Fault)> {
+        self.fault
     }
 
     /// True behind the header section: what follows is stored as it is.
@@ -152,6 +179,9 @@ impl Completion {
     /// Goes on with what is held back, now that it is known what it is.
     fn begin(&mut self, line: Line, out: &mut Vec<u8>) {
         let held = std::mem::take(&mut self.held);
+        if !matches!(line, Line::Continued) {
+            self.end_list();
+        }
         let kind = match line {
             Line::Field(kind) => kind,
             Line::Continued => self.current.expect("a field goes on"),
@@ -167,6 +197,7 @@ impl Completion {
         };
         if matches!(line, Line::Field(_)) {
             self.current = Some(kind);
+            self.list = list_of(&held).map(|name| (name, ListWatch::default()));
             self.note(kind);
         }
         if !matches!(kind, Kind::Bcc | Kind::Sender) {
@@ -175,6 +206,7 @@ impl Completion {
         if matches!(line, Line::Continued) {
             // The blank that continues the line belongs to its value.
             self.watch(kind, b" ");
+            self.watch_list(b" ");
         }
         self.at = At::Line { kind, cr: false };
     }
@@ -190,8 +222,24 @@ impl Completion {
         }
     }
 
+    /// The field that went on has ended.
+    fn end_list(&mut self) {
+        if let Some((name, list)) = self.list.take()
+            && let Some(fault) = list.end()
+        {
+            self.fault.get_or_insert((name, fault));
+        }
+    }
+
+    fn watch_list(&mut self, part: &[u8]) {
+        if let Some((_, list)) = &mut self.list {
+            list.push(part);
+        }
+    }
+
     /// Passes on a part of a line, unless it is of a field that is taken out.
     fn keep(&mut self, kind: Kind, part: &[u8], out: &mut Vec<u8>) {
+        self.watch_list(part);
         match kind {
             Kind::Bcc => {}
             Kind::Sender => self.watch(kind, part),
@@ -278,6 +326,13 @@ fn kind_of(name: &[u8]) -> Kind {
     }
 }
 
+/// The field whose addresses are looked at, if a line that begins with `held` is one.
+fn list_of(held: &[u8]) -> Option<&'static str> {
+    let text = held.strip_prefix(b".").unwrap_or(held);
+    let name = text.strip_suffix(b":").unwrap_or(text).trim_ascii_end();
+    LISTS.into_iter().find(|list| name.eq_ignore_ascii_case(list.as_bytes()))
+}
+
 /// Octets of `rest` that belong to the line, and whether it ends with them;
 /// `cr` if the octet before them was a CR.
 fn line_len(rest: &[u8], cr: bool) -> (usize, bool) {
@@ -287,67 +342,6 @@ fn line_len(rest: &[u8], cr: bool) -> (usize, bool) {
     match memchr::memmem::find(rest, b"\r\n") {
         Some(at) => (at + 2, true),
         None => (rest.len(), false),
-    }
-}
-
-/// The addresses of an address list (RFC 5322, 3.4), as far as they can be told;
-/// what cannot be read as one stands for itself.
-fn addresses(value: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(value);
-    let mut addresses = Vec::new();
-    // The mailbox so far, and what stands in angle brackets in it.
-    let (mut plain, mut angle): (String, Option<String>) = Default::default();
-    let mut in_angle = false;
-    let mut end = |plain: &mut String, angle: &mut Option<String>| {
-        let address = angle.take().unwrap_or_else(|| std::mem::take(plain));
-        plain.clear();
-        if !address.is_empty() {
-            addresses.push(address);
-        }
-    };
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        let part = if in_angle { angle.get_or_insert_default() } else { &mut plain };
-        match c {
-            '(' => skip_comment(&mut chars),
-            '"' => {
-                part.push('"');
-                while let Some(c) = chars.next() {
-                    part.push(c);
-                    match c {
-                        '\\' => part.extend(chars.next()),
-                        '"' => break,
-                        _ => {}
-                    }
-                }
-            }
-            '<' => {
-                in_angle = true;
-                angle = Some(String::new());
-            }
-            '>' => in_angle = false,
-            ',' | ';' if !in_angle => end(&mut plain, &mut angle),
-            ':' if !in_angle => plain.clear(),
-            c if c.is_whitespace() => {}
-            c => part.push(c),
-        }
-    }
-    end(&mut plain, &mut angle);
-    addresses
-}
-
-fn skip_comment(chars: &mut std::str::Chars<'_>) {
-    let mut depth = 1;
-    while let Some(c) = chars.next() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            '\\' => drop(chars.next()),
-            _ => {}
-        }
-        if depth == 0 {
-            return;
-        }
     }
 }
 
@@ -458,6 +452,34 @@ mod tests {
         let nobody = Facts { owner: None, ..facts("") };
         let text = completed_with(nobody, "\r\n.\r\n", 1);
         assert!(text.contains("From: <MAILER-DAEMON@mx.example>\r\n"), "{text}");
+    }
+
+    #[test]
+    fn the_first_address_that_is_not_whole_is_told() {
+        let fault = |text: &str| {
+            let faults = [1, 7, text.len()].map(|cut| {
+                let mut completion = Completion::new(facts("alice@a.example"));
+                text.as_bytes().chunks(cut).for_each(|part| completion.push(part, &mut Vec::new()));
+                completion.fault()
+            });
+            assert!(faults[0] == faults[1] && faults[1] == faults[2], "{text:?}: {faults:?}");
+            faults[0].map(|(field, fault)| format!("{field} {}", fault.text()))
+        };
+        for (text, expected) in [
+            ("To: b@c.example\r\nSubject: to bob\r\nBcc: bob\r\n\r\nTo: bob\r\n.\r\n", None),
+            ("To:\r\nCc: us:;\r\n\r\n.\r\n", None),
+            ("To: Bob\r\n <b@c.example>\r\n.\r\n", None),
+            ("TO : bob\r\n\r\n.\r\n", Some("To has no domain")),
+            (".cc: b@sales\r\n.\r\n", Some("Cc has a domain that is not fully qualified")),
+            ("To: b@c.example,\r\n\tbob\r\nFrom: x\r\n\r\n.\r\n", Some("To has no domain")),
+            ("Reply-To: Bob <b@c.example\r\n\r\n.\r\n", Some("Reply-To is malformed")),
+            (
+                "Resent-From: a@b\r\nhi\r\n.\r\n",
+                Some("Resent-From has a domain that is not fully qualified"),
+            ),
+        ] {
+            assert_eq!(fault(text).as_deref(), expected, "{text:?}");
+        }
     }
 
     #[test]

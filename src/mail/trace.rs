@@ -1,6 +1,6 @@
 //! The `Received:` field that a relay puts in front of each message (RFC 5321,
-//! 4.4; the protocol names RFC 3848 and RFC 6531, 4.3; PRIORITY RFC 6710, 4.1; the words
-//! about TLS as other servers have them).
+//! 4.4; the protocol names RFC 3848 and RFC 6531, 4.3; PRIORITY RFC 6710, 4.1; the
+//! cipher suite of TLS RFC 8314, 4.3).
 //!
 //! Called by the queue's append through the receiving session, once a message,
 //! so it writes straight into the batch and allocates nothing for ordinary mail.
@@ -46,8 +46,9 @@ impl Trace<'_> {
         out.extend_from_slice(if self.client.contains(':') { b" ([IPv6:" } else { b" ([" });
         out.extend_from_slice(self.client.as_bytes());
         out.extend_from_slice(b"])");
-        if let Some((version, cipher)) = self.secured.and_then(|words| words.split_once(' ')) {
-            for part in ["\r\n\t(using ", version, " with cipher ", cipher, ")"] {
+        let secured = self.secured.and_then(|words| words.split_once(' '));
+        if let Some((version, _)) = secured {
+            for part in [" (using ", version, ")"] {
                 out.extend_from_slice(part.as_bytes());
             }
         }
@@ -67,6 +68,10 @@ impl Trace<'_> {
             out.extend_from_slice(b"\r\n\tfor <");
             out.extend_from_slice(recipient.as_bytes());
             out.push(b'>');
+        }
+        if let Some((_, cipher)) = secured {
+            out.extend_from_slice(b"\r\n\ttls ");
+            out.extend_from_slice(cipher.as_bytes());
         }
         if self.priority != 0 {
             out.extend_from_slice(format!("\r\n\tPRIORITY {}", self.priority).as_bytes());
@@ -168,11 +173,19 @@ mod tests {
         let text = written(Trace { secured, authenticated: true, ..plain() });
         assert!(
             text.starts_with(
-                "Received: from client.example.net ([192.0.2.7])\r\n\
-                 \t(using TLS1.3 with cipher TLS_AES_256_GCM_SHA384)\r\n\
+                "Received: from client.example.net ([192.0.2.7]) (using TLS1.3)\r\n\
                  \tby relay1.example.com (ringpost) with ESMTPSA id "
             ),
             "{text}"
+        );
+        assert!(
+            text.contains("\r\n\tfor <bob@example.org>\r\n\ttls TLS_AES_256_GCM_SHA384;\r\n\tTue"),
+            "{text}"
+        );
+        let urgent = written(Trace { secured, priority: 9, recipient: None, ..plain() });
+        assert!(
+            urgent.contains("G00Z\r\n\ttls TLS_AES_256_GCM_SHA384\r\n\tPRIORITY 9;"),
+            "{urgent}"
         );
         let protocol = Protocol::Utf8Smtp;
         assert!(written(Trace { secured, protocol, ..plain() }).contains("with UTF8SMTPS id"));

@@ -181,7 +181,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
         }
         let stored = std::mem::replace(&mut intake.stored, Stored::Buffered);
         let mut passage = std::mem::take(&mut intake.passage);
-        let (end, size) = passage.end(body, intake.scanner.size());
+        let (end, size) = passage.end(body, intake.scanner.size())?;
         let (id, commit, body) = match stored {
             Stored::Refused(reply) => return Err(reply),
             Stored::Buffered => (self.append(intake, end).await?, None, Some(end)),
@@ -341,7 +341,7 @@ impl<S: Store> Intake<S> {
             let text = format!("mail loop: more than {RECEIVED_MAX} Received fields");
             return Some(Reply::new(554, EnhancedCode(5, 4, 6), text));
         }
-        None
+        self.passage.fault()
     }
 }
 

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::{Envelope, Memory, Share};
+use crate::base::{EnhancedCode, Envelope, Memory, Reply, Share};
 use crate::config::SenderMatch;
 use crate::io::random;
 use crate::io::store::Store;
@@ -23,8 +23,9 @@ pub(super) struct Passage(Option<Box<Completing>>);
 /// A message whose header is completed.
 struct Completing {
     completion: Completion,
-    /// The last part, completed.
+    /// The last part, completed, if it had to be.
     out: Vec<u8>,
+    is_copied: bool,
     /// What `out` takes.
     share: Share,
     /// Octets taken in, and octets given out.
@@ -39,6 +40,7 @@ impl Passage {
         Passage(Some(Box::new(Completing {
             completion: Completion::new(facts),
             out: Vec::new(),
+            is_copied: false,
             share: Share::of(memory),
             taken: 0,
             given: 0,
@@ -47,18 +49,35 @@ impl Passage {
 
     /// What is stored for the next part of the body.
     pub(super) fn pass<'p>(&'p mut self, part: &'p [u8]) -> &'p [u8] {
-        let Some(way) = &mut self.0 else { return part };
+        self.advance(part);
+        self.given(part)
+    }
+
+    fn advance(&mut self, part: &[u8]) {
+        let Some(way) = &mut self.0 else { return };
         way.taken += part.len() as u64;
-        let part = if way.completion.is_done() {
-            part
-        } else {
+        way.is_copied = !way.completion.is_done();
+        if way.is_copied {
             way.out.clear();
             way.completion.push(part, &mut way.out);
             way.share.set(way.out.capacity());
-            &way.out
-        };
-        way.given += part.len() as u64;
-        part
+        }
+        way.given += if way.is_copied { way.out.len() } else { part.len() } as u64;
+    }
+
+    /// What is stored for `part`, which was taken in last.
+    fn given<'p>(&'p self, part: &'p [u8]) -> &'p [u8] {
+        match &self.0 {
+            Some(way) if way.is_copied => &way.out,
+            _ => part,
+        }
+    }
+
+    /// Why what was taken in so far cannot be submitted (RFC 6409, 4.2 and 5.1).
+    pub(super) fn fault(&self) -> Option<Reply> {
+        let (field, fault) = self.0.as_ref()?.completion.fault()?;
+        let text = format!("an address in {field} {} (RFC 6409, 5.1)", fault.text());
+        Some(Reply::new(554, EnhancedCode(5, 6, 0), text))
     }
 
     /// What was stored for the last part is in the log.
@@ -71,14 +90,25 @@ impl Passage {
 
     /// What is stored for the last part, and the octets stored of the body, of
     /// which so many were received.
-    pub(super) fn end<'p>(&'p mut self, part: &'p [u8], received: u64) -> (&'p [u8], u64) {
+    ///
+    /// # Errors
+    /// The message cannot be submitted, for this reason.
+    pub(super) fn end<'p>(
+        &'p mut self,
+        part: &'p [u8],
+        received: u64,
+    ) -> Result<(&'p [u8], u64), Reply> {
         let before = received.saturating_sub(part.len() as u64);
         let before = match &self.0 {
             Some(way) => (before + way.given).saturating_sub(way.taken),
             None => before,
         };
-        let part = self.pass(part);
-        (part, before + part.len() as u64)
+        self.advance(part);
+        if let Some(reply) = self.fault() {
+            return Err(reply);
+        }
+        let part = self.given(part);
+        Ok((part, before + part.len() as u64))
     }
 }
 
@@ -112,7 +142,7 @@ mod tests {
         let mut passage = Passage::default();
         let body = b"\r\nhi\r\n.\r\n";
         assert_eq!(passage.pass(body).as_ptr(), body.as_ptr());
-        let (end, size) = passage.end(body, 18);
+        let (end, size) = passage.end(body, 18).unwrap();
         assert_eq!((end.as_ptr(), size), (body.as_ptr(), 18));
     }
 
@@ -132,7 +162,7 @@ mod tests {
         let mut stored = Vec::new();
         stored.extend_from_slice(passage.pass(parts[0]));
         stored.extend_from_slice(passage.pass(parts[1]));
-        let (end, size) = passage.end(parts[2], received);
+        let (end, size) = passage.end(parts[2], received).unwrap();
         stored.extend_from_slice(end);
         assert!(stored.starts_with(b"Date: now\r\nMessage-ID: <1@mx.example>\r\n"));
         assert_eq!(size, stored.len() as u64);

@@ -153,17 +153,20 @@ fn msmtp_is_told_what_the_server_can_and_may_have_a_domain_tried() {
     let texts = [
         said_of(place.starttls, "--tls-starttls=on"),
         said_of(place.implicit, "--tls-starttls=off"),
+        said_of(place.relay, "--tls-starttls=on"),
     ];
     for text in &texts {
-        for word in ["SIZE 52428800", "PIPELINING", "DSN", "ETRN", "AUTH", "SCRAM-SHA-256 "] {
+        for word in ["SIZE 52428800", "PIPELINING", "DSN", "AUTH", "SCRAM-SHA-256 "] {
             assert!(text.contains(word), "no {word} in {text}");
         }
         assert!(text.contains("TLS1.3"), "{text}");
     }
     // It tells what was offered first.
     assert!(texts[0].contains("STARTTLS:") && !texts[1].contains("STARTTLS:"), "{texts:?}");
+    // Not where mail is submitted (RFC 6409, 7).
+    assert_eq!(texts.map(|text| text.contains("ETRN")), [false, false, true]);
     let words = ["--tls-starttls=on", "--auth=plain", "--user=alice", "--rmqs=@y.test"];
-    let mut command = msmtp(place.starttls, &place.authority(), &words);
+    let mut command = msmtp(place.relay, &place.authority(), &words);
     succeeded(&run(command.arg("--passwordeval=echo pencil"), b""));
 }
 

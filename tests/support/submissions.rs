@@ -1,5 +1,5 @@
 //! A server that takes mail from users over STARTTLS and over implicit TLS, from
-//! hosts over LMTP, and passes all on to one hop whose certificate it verifies: for
+//! hosts over SMTP and LMTP, and passes all on to one hop whose certificate it verifies: for
 //! clients that others have made.
 
 use std::net::{SocketAddr, TcpListener};
@@ -24,10 +24,12 @@ pub struct Submissions {
     // The server ends before the directory goes.
     pub server: Server,
     pub hop: Hop,
-    /// Submission with STARTTLS, with implicit TLS, and LMTP with STARTTLS.
+    /// Submission with STARTTLS, with implicit TLS, LMTP with STARTTLS, and SMTP with
+    /// STARTTLS, where users may authenticate too.
     pub starttls: SocketAddr,
     pub implicit: SocketAddr,
     pub lmtp: SocketAddr,
+    pub relay: SocketAddr,
     _dns: DnsServer,
     folder: tempfile::TempDir,
 }
@@ -61,12 +63,14 @@ impl Submissions {
         let port = hop.address.port();
         let listener = |kind: &str, tls: &str| {
             let address = r#"address="127.0.0.1:0", xforward_from=["127.0.0.1"]"#;
-            format!("{{{address}, kind={kind:?}, tls={tls:?}}}")
+            let auth = kind != "lmtp";
+            format!("{{{address}, kind={kind:?}, tls={tls:?}, auth={auth}}}")
         };
         let listeners = [
             listener("submission", "required"),
             listener("submissions", "implicit"),
             listener("lmtp", "optional"),
+            listener("relay", "optional"),
         ];
         let settings = [
             format!("listener=[{}]", listeners.join(", ")),
@@ -81,8 +85,8 @@ impl Submissions {
         ];
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         let server = Server::start(&at("data"), &settings);
-        let [starttls, implicit, lmtp] = listening(&server);
-        Submissions { server, hop, starttls, implicit, lmtp, _dns: dns, folder }
+        let [starttls, implicit, lmtp, relay] = listening(&server);
+        Submissions { server, hop, starttls, implicit, lmtp, relay, _dns: dns, folder }
     }
 
     /// A file of the folder.

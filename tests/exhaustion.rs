@@ -310,6 +310,7 @@ fn recipients_that_are_kept_waiting_cost_what_they_are_allowed_to() {
     println!("{} transactions of 500 recipients", sessions.len());
     assert_bounded(&server, before);
     assert_eq!(server.metric("ringpost_messages_shed_total{"), refused);
+    assert_eq!(server.metric("ringpost_recipients_refused_total{"), 0, "that is for policy");
     drop(sessions);
     assert_recovers(&server);
 }

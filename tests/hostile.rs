@@ -129,6 +129,19 @@ fn the_unlimited_have_no_limits_by_client() {
 }
 
 #[test]
+fn recipients_that_a_stranger_may_not_send_to_are_counted() {
+    let rules = ["access.relay_from=[]", r#"access.relay_domains=["b.example"]"#];
+    let (_dir, server) = start(&rules);
+    let mut raw = session(&server);
+    assert!(raw.ask("MAIL FROM:<s@a.example>").starts_with("250 "));
+    for (recipient, code) in [("r@c.example", "550 "), ("r@b.example", "250 "), ("r", "501 ")] {
+        let reply = raw.ask(&format!("RCPT TO:<{recipient}>"));
+        assert!(reply.starts_with(code), "{recipient}: {reply}");
+    }
+    assert_eq!(server.metric("ringpost_recipients_refused_total{"), 1);
+}
+
+#[test]
 fn a_body_at_a_trickle_is_not_waited_for() {
     // The grace is as long as a pause may be.
     let (_dir, server) = start(&[r#"limits.data_timeout="1s""#, r#"limits.data_rate="1KiB""#]);

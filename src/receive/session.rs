@@ -458,7 +458,10 @@ impl<S: Store, H: Hooks> Session<S, H> {
                 .or_else(|| self.refuses_more()),
             Question::Data => self.shard.refuses_mail().or_else(|| self.refuses_body()),
             Question::Recipient(recipient) => {
-                self.refuses_recipient(recipient).or_else(|| self.refuses_load(line))
+                let refusal = self.refuses_recipient(recipient);
+                let refused = u64::from(refusal.is_some());
+                self.shard.counters.borrow_mut().recipients_refused += refused;
+                refusal.or_else(|| self.refuses_load(line))
             }
             Question::Verify(address) => {
                 return self.refuses_recipient(address).map_or(Verdict::Accept, Verdict::Refuse);
@@ -475,10 +478,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
             _ => server.transaction().map_or("", |transaction| &transaction.sender),
         };
         let recipient = match &question {
-            Question::Recipient(recipient) => {
-                self.shard.counters.borrow_mut().recipients_refused += 1;
-                Some(recipient.text())
-            }
+            Question::Recipient(recipient) => Some(recipient.text()),
             _ => None,
         };
         self.shard.hooks.refused(Refused {

@@ -141,7 +141,9 @@ impl Conn {
     }
 
     /// What SASL can bind an exchange to, the best first: `tls-exporter` (RFC 9266)
-    /// on TLS 1.3, `tls-server-end-point` (RFC 5929) on TLS 1.2. Empty without TLS.
+    /// on TLS 1.3, `tls-server-end-point` (RFC 5929) on TLS 1.2. Empty without TLS, and
+    /// for a resumed session of TLS 1.2: nobody says whether its secret was bound to its
+    /// first handshake (RFC 7677, 4).
     pub fn bindings(&self) -> Vec<Binding> {
         self.tls.as_deref().and_then(Tls::binding).into_iter().collect()
     }
@@ -239,6 +241,9 @@ impl Tls {
             // RFC 9266, 2: no context, which in TLS 1.3 is an empty one.
             let data = self.engine.session.export_keying_material(data, EXPORTER_LABEL, None);
             return Some(Binding { kind: BindingKind::Exporter, data: data.ok()?.into() });
+        }
+        if self.facts.is_resumed {
+            return None;
         }
         let data = match &self.shown {
             Some(choice) => facts::end_point(&choice.shown()?)?,

@@ -86,6 +86,27 @@ fn records_of_all_sizes_are_read_a_little_at_a_time() {
 }
 
 #[test]
+fn a_resumed_session_of_tls_1_2_binds_nothing() {
+    for version in [Version::Tls12, Version::Tls13] {
+        run(move || async move {
+            let (server, client) = pair(version);
+            for is_resumed in [false, true] {
+                let (near, far) = shake(&server, &client, "mx.example.org", Verify::Nothing).await;
+                let (mut near, mut far) = (near.unwrap(), far.unwrap());
+                for conn in [&near, &far] {
+                    assert_eq!(conn.tls().unwrap().is_resumed, is_resumed, "{version}");
+                    let is_bound = !conn.bindings().is_empty();
+                    assert_eq!(is_bound, !is_resumed || version == Version::Tls13, "{version}");
+                }
+                // The ticket of TLS 1.3 comes with what is read first.
+                far.write_all(b"220\r\n").await.unwrap();
+                assert_eq!(near.read(&mut [0; 8]).await.unwrap(), 5);
+            }
+        });
+    }
+}
+
+#[test]
 fn what_is_written_is_read_in_either_version() {
     for version in [Version::Tls12, Version::Tls13] {
         run(move || async move {

@@ -172,9 +172,51 @@ pub fn escape_utf8(text: &str, out: &mut String) {
     }
 }
 
+/// `text` with its escapes (`\x{F6}`) undone, as RFC 6533, section 3, has it for places
+/// with UTF-8; `None` if one is malformed or stands for a control character.
+pub fn unescape_utf8(text: &str) -> Option<String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        let (digits, behind) = escape.strip_prefix("x{")?.split_once('}')?;
+        let is_point = (2..=6).contains(&digits.len())
+            && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let point = u32::from_str_radix(digits, 16).ok().filter(|_| is_point)?;
+        let letter = char::from_u32(point).filter(|letter| !letter.is_control())?;
+        plain.push_str(before);
+        plain.push(letter);
+        rest = behind;
+    }
+    plain.push_str(rest);
+    Some(plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn escapes_are_undone_as_a_whole_or_not_at_all() {
+        for (text, plain) in [
+            ("a@b", Some("a@b")),
+            ("j\\x{F6}rg\\x{2B}a@b", Some("j\u{f6}rg+a@b")),
+            ("\\x{5C}x{41}\\x{1F600}", Some("\\x{41}\u{1f600}")),
+            ("\u{f6}\\x{f6}", Some("\u{f6}\u{f6}")),
+            ("\\", None),
+            ("\\x{F6", None),
+            ("\\x{6}", None),
+            ("\\x{0000041}", None),
+            ("\\x{+F6}", None),
+            ("\\x{D800}", None),
+            ("\\x{0D}", None),
+            ("\\x{F6}\\y", None),
+        ] {
+            assert_eq!(unescape_utf8(text).as_deref(), plain, "{text}");
+        }
+        let (mut escaped, text) = (String::new(), "\u{4f8b}@\u{e4}.example");
+        escape_utf8(text, &mut escaped);
+        assert_eq!(unescape_utf8(&escaped).as_deref(), Some(text));
+    }
 
     #[test]
     fn notify_is_never_or_a_list() {

@@ -1,7 +1,7 @@
 //! The part for programs (RFC 3464, 2; RFC 6533, 3).
 
 use super::{Kind, Part, ReportInput, Reported, date, encode, one_line};
-use crate::base::dsn::escape_utf8;
+use crate::base::dsn::{escape_utf8, unescape_utf8};
 use crate::base::{Disposition, EnhancedCode, Outcome, UnixMillis, xtext};
 
 /// Longest value of a field, in characters: with its name it must fit into a line
@@ -106,7 +106,8 @@ pub(super) fn is_by_time(outcome: &Outcome) -> bool {
 }
 
 /// ORCPT as a field has it: the type, and the address that was encoded. An
-/// internationalised one stays escaped where UTF-8 may not be (RFC 6533, 3).
+/// internationalised one stays escaped where UTF-8 may not be, and is not elsewhere; what
+/// cannot be read as one is left as it is (RFC 6533, 3).
 fn original(orcpt: &str, utf8: bool) -> String {
     let (kind, address) = orcpt.split_once(';').unwrap_or(("rfc822", orcpt));
     if !kind.eq_ignore_ascii_case("utf-8") {
@@ -114,7 +115,7 @@ fn original(orcpt: &str, utf8: bool) -> String {
     }
     let mut typed = format!("{kind}; ");
     if utf8 {
-        typed.push_str(address)
+        typed.push_str(&unescape_utf8(address).unwrap_or_else(|| address.to_owned()));
     } else {
         escape_utf8(address, &mut typed)
     }

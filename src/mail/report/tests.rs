@@ -185,7 +185,9 @@ fn an_international_recipient_of_an_ascii_sender_stays_seven_bit() {
 #[test]
 fn an_international_sender_gets_an_international_report() {
     let outcome = refused(EnhancedCode(5, 1, 1), "kein Postfach f\u{fc}r Sie");
-    let recipients = [reported("j\u{f6}rg@example.org", &outcome)];
+    let orcpt =
+        |orcpt| Reported { orcpt: Some(orcpt), ..reported("j\u{f6}rg@example.org", &outcome) };
+    let recipients = [orcpt("utf-8;J\\x{F6}rg@old.example"), orcpt("UTF-8;\\x{0D}@old.example")];
     let mut global = input(&recipients);
     global.sender = "\u{e4}nn@example.net";
     global.original = b"Subject: Gr\xc3\xbc\xc3\x9fe\r\n\r\n.\r\n";
@@ -194,6 +196,8 @@ fn an_international_sender_gets_an_international_report() {
     let parts = parts(&text(&report));
     assert!(parts[1].0.contains("message/global-delivery-status"));
     assert!(parts[1].1.contains("Final-Recipient: utf-8; j\u{f6}rg@example.org\r\n"));
+    assert!(parts[1].1.contains("Original-Recipient: utf-8; J\u{f6}rg@old.example\r\n"));
+    assert!(parts[1].1.contains("Original-Recipient: UTF-8; \\x{0D}@old.example\r\n"));
     assert!(parts[2].0.contains("message/global-headers"));
     global.original = b"Subject: \xff\r\n\r\n.\r\n";
     assert!(text(&build(&global)).contains("text/rfc822-headers"));

@@ -397,8 +397,8 @@ for sender, code in (("bob@x.test", 250), ("BOB@X.test", 250), ("alice@x.test", 
     smtp.rset()
 "#;
     let strict = Place::new("starttls", &[]);
-    strict.python(&script.replace("OTHER", "553"));
-    strict.server.wait_log(|line| line.contains("mail: refused") && line.contains("553"));
+    strict.python(&script.replace("OTHER", "550"));
+    strict.server.wait_log(|line| line.contains("mail: refused") && line.contains("550 5.7.1"));
     Place::new("starttls", &[r#"auth.sender_match="off""#]).python(&script.replace("OTHER", "250"));
 }
 

@@ -222,7 +222,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
         let is_strict = self.shard.config().auth.sender_match == SenderMatch::Strict;
         (is_strict && !user.owns(sender)).then(|| {
             let text = "sender address is not one of the authenticated user's";
-            Reply::new(553, EnhancedCode(5, 7, 1), text)
+            Reply::new(550, EnhancedCode(5, 7, 1), text)
         })
     }
 }

@@ -108,7 +108,7 @@ fn msmtp_is_refused_what_it_may_not() {
     let text = tricky("other");
     let mut command = msmtp(place.implicit, &place.authority(), &words);
     let output = run(command.args(["--tls-starttls=off", "b@y.test"]), &text);
-    assert!(said(&output).contains("553 5.7.1 "), "{}", said(&output));
+    assert!(said(&output).contains("550 5.7.1 "), "{}", said(&output));
     // It believes nobody whose certificate it cannot verify, and tells him nothing.
     let mut command = msmtp(place.starttls, &place.at("other.pem"), &words);
     let output = run(command.args(["--tls-starttls=on", "b@y.test"]), &text);

@@ -235,6 +235,17 @@ fn hosts_and_codes_are_named_as_the_standard_wants() {
     assert_eq!(status_code(&failed, &outcome), EnhancedCode(4, 4, 7));
     outcome.reply.enhanced = Some(EnhancedCode(5, 4, 7));
     assert_eq!(status_code(&failed, &outcome), EnhancedCode(5, 4, 7));
+    for (host, remote) in [("mx.example.org:25", "Remote-MTA: dns; mx.example.org\r\n"), ("", "")] {
+        outcome.host = host.into();
+        let recipients = [reported("a@example.org", &outcome)];
+        let text = text(&build(&input(&recipients)));
+        assert_eq!(text.contains("Remote-MTA:"), !host.is_empty(), "{text}");
+        let kind = if host.is_empty() { "x-ringpost" } else { "smtp" };
+        assert!(
+            text.contains(remote) && text.contains(&format!("Diagnostic-Code: {kind}; 550 ")),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -354,6 +354,7 @@ fn reports_on_what_needs_tls_need_it_too_and_return_the_header_only() {
         rig.drain().await;
         site.finish().await;
         let seen = home.finish().await.remove(0);
+        assert!(seen[3].starts_with("MAIL FROM:<> ") && !seen[3].contains("RET="), "{seen:?}");
         assert!(seen[3].ends_with(" MT-PRIORITY=3 REQUIRETLS\r\n"), "{seen:?}");
         let report = bodies(vec![seen]).remove(0);
         assert!(report.contains("text/rfc822-headers") && !report.contains("hello"), "{report}");

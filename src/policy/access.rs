@@ -55,6 +55,17 @@ pub fn is_trusted(rules: &AccessRules, client: IpAddr) -> bool {
     rules.relay_from.iter().any(|net| net.contains(&client))
 }
 
+/// Why an address cannot stand in the envelope of mail that is submitted, if so: its
+/// domain is not fully qualified (RFC 6409, 4.2).
+pub fn refuses_to_submit(address: &Address<'_>, is_sender: bool) -> Option<Reply> {
+    if address.is_fully_qualified() {
+        return None;
+    }
+    let (detail, whose) = if is_sender { (8, "sender") } else { (2, "recipient") };
+    let text = format!("the domain of the {whose} is not fully qualified");
+    Some(Reply::new(554, EnhancedCode(5, 1, detail), text))
+}
+
 fn denied(text: &str) -> Verdict {
     Verdict::Refuse(Reply::new(550, EnhancedCode(5, 7, 1), text))
 }
@@ -63,6 +74,23 @@ fn denied(text: &str) -> Verdict {
 mod tests {
     use super::*;
     use crate::proto::address::Path;
+
+    #[test]
+    fn what_is_submitted_has_domains_of_more_than_one_label() {
+        for (path, is_full) in [
+            ("<a@b.example>", true),
+            ("<a@[192.0.2.1]>", true),
+            ("<postmaster>", true),
+            ("<a@b>", false),
+        ] {
+            let Ok((Path::Mailbox(address), _)) = Path::parse(path.as_bytes()) else { panic!() };
+            for (is_sender, start) in [(true, "554 5.1.8 "), (false, "554 5.1.2 ")] {
+                let refusal = refuses_to_submit(&address, is_sender);
+                assert_eq!(refusal.is_none(), is_full, "{path}");
+                assert!(refusal.is_none_or(|reply| reply.to_string().starts_with(start)));
+            }
+        }
+    }
 
     const FRIEND: &str = "192.0.2.7";
     const STRANGER: &str = "198.51.100.7";

@@ -22,7 +22,7 @@ use crate::policy::route::Destination;
 use crate::policy::{access, terms};
 use crate::proto::address::Address;
 use crate::proto::smtp::asks::Asks;
-use crate::proto::smtp::server::{Overdraft, Question, Server, Step, Verdict, write_reply};
+use crate::proto::smtp::server::{Kind, Overdraft, Question, Server, Step, Verdict, write_reply};
 
 use super::Shared;
 use super::authenticate::{Identity, Secure};
@@ -452,6 +452,7 @@ impl<S: Store, H: Hooks> Session<S, H> {
             Question::Mail { sender, asks, .. } => self
                 .shard
                 .refuses_mail()
+                .or_else(|| self.refuses_to_submit(sender.as_ref()?, true))
                 .or_else(|| self.refuses_sender(sender.map_or("", |sender| sender.text())))
                 .or_else(|| self.refuses_asks(asks))
                 .or_else(|| self.refuses_load(line))
@@ -502,8 +503,17 @@ impl<S: Store, H: Hooks> Session<S, H> {
         terms::refusal(asks, self.shard.hooks.now(), hold_max)
     }
 
+    /// Why this address cannot stand in an envelope here, if so.
+    fn refuses_to_submit(&self, address: &Address<'_>, is_sender: bool) -> Option<Reply> {
+        let is_submitted = self.profile.settings.kind() == Kind::Submission;
+        is_submitted.then(|| access::refuses_to_submit(address, is_sender)).flatten()
+    }
+
     /// Why mail for this recipient is not taken from this client, if so.
     fn refuses_recipient(&self, recipient: &Address<'_>) -> Option<Reply> {
+        if let Some(reply) = self.refuses_to_submit(recipient, false) {
+            return Some(reply);
+        }
         let config = self.shard.config();
         let is_user = self.user_name().is_some();
         match access::may_relay(&config.access, self.policy_address(), is_user, recipient) {

@@ -12,7 +12,7 @@ use ringpost::base::{
 };
 use ringpost::config::Access;
 use ringpost::mail::stuffing::Stuffer;
-use ringpost::policy::access::may_relay;
+use ringpost::policy::access::{may_relay, refuses_to_submit};
 use ringpost::policy::terms;
 use ringpost::proto::sasl::server::{Keys, Need};
 use ringpost::proto::sasl::{Binding, BindingKind, base64, derive_keys};
@@ -43,6 +43,8 @@ pub struct Engine {
     /// The client, and whether it may claim to be another.
     client: IpAddr,
     claims: bool,
+    /// Mail is submitted.
+    submits: bool,
     /// What may be used within TLS, and whose certificate the client has.
     mechanisms: Mechanisms,
     certificate: String,
@@ -107,6 +109,7 @@ impl Engine {
             access: Access { relay_from, relay_domains },
             client: CLIENT,
             claims: setup.claims,
+            submits: setup.submission,
             mechanisms: mechanisms(setup),
             certificate: setup.certificate.clone(),
             message_size: setup.message_size,
@@ -143,7 +146,7 @@ impl Engine {
                 Step::NeedInput => wants_more = true,
                 Step::Flush => self.said.extend(out.drain(..)),
                 Step::Ask(question) => {
-                    let may = (server.is_authenticated(), self.claims);
+                    let may = (server.is_authenticated(), self.claims, self.submits);
                     let verdict = decide(&self.access, &mut self.client, may, question);
                     server = server.answer(verdict, &mut out);
                 }
@@ -329,13 +332,21 @@ fn bindings() -> Vec<Binding> {
 fn decide(
     access: &Access,
     client: &mut IpAddr,
-    (is_user, claims): (bool, bool),
+    (is_user, claims, submits): (bool, bool, bool),
     question: Question<'_>,
 ) -> Verdict {
     let not_permitted = |verb| {
         let text = format!("{verb} is not permitted from your address");
         Verdict::Refuse(Reply::new(550, EnhancedCode(5, 7, 0), text))
     };
+    let refusal = match &question {
+        Question::Mail { sender: Some(sender), .. } => refuses_to_submit(sender, true),
+        Question::Recipient(recipient) => refuses_to_submit(recipient, false),
+        _ => None,
+    };
+    if let Some(reply) = refusal.filter(|_| submits) {
+        return Verdict::Refuse(reply);
+    }
     match question {
         Question::Mail { asks, .. } => {
             let longest = Duration::from_secs(30 * 24 * 3600);

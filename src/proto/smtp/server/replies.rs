@@ -54,10 +54,6 @@ pub(super) const TOO_LARGE: &str = "552 5.3.4 Message larger than this server ta
 pub(super) const TOO_MANY_RECIPIENTS: &str = "452 4.5.3 Too many recipients\r\n";
 pub(super) const NEEDS_UTF8: &str = "553 5.6.7 Address needs SMTPUTF8\r\n";
 pub(super) const SENDER_NEEDS_UTF8: &str = "550 5.6.7 Address needs SMTPUTF8\r\n";
-pub(super) const SENDER_NOT_FULL: &str =
-    "554 5.1.8 The domain of the sender is not fully qualified\r\n";
-pub(super) const RECIPIENT_NOT_FULL: &str =
-    "554 5.1.2 The domain of the recipient is not fully qualified\r\n";
 pub(super) const ORCPT_NEEDS_UTF8: &str = "501 5.5.4 ORCPT beyond ASCII needs SMTPUTF8\r\n";
 pub(super) const COMMAND_NOT_OFFERED: &str = "502 5.5.1 Command not offered\r\n";
 pub(super) const EHLO_FIRST: &str = "503 5.5.1 Send EHLO first\r\n";

@@ -318,12 +318,6 @@ impl Session {
         self.settings.kind() == Kind::Submission && !self.authenticated
     }
 
-    /// Whether mail is submitted and the domain of `address` is not fully qualified (RFC
-    /// 6409, 4.2).
-    fn wants_more_of(&self, address: Address<'_>) -> bool {
-        self.settings.kind() == Kind::Submission && !address.is_fully_qualified()
-    }
-
     /// What MAIL asks beside reports, if anything. Who submitted a message is
     /// believed of a client that has authenticated; from others, nobody did (RFC
     /// 4954, section 5).
@@ -358,7 +352,6 @@ impl Session {
             Path::Mailbox(address) if address.needs_smtputf8() && !mail.smtputf8 => {
                 Some(replies::SENDER_NEEDS_UTF8)
             }
-            Path::Mailbox(address) if self.wants_more_of(address) => Some(replies::SENDER_NOT_FULL),
             _ => None,
         }
     }
@@ -426,9 +419,6 @@ impl Session {
             }
             _ if !smtputf8 && to.orcpt.is_some_and(|orcpt| !orcpt.is_ascii()) => {
                 Some(replies::ORCPT_NEEDS_UTF8)
-            }
-            Path::Mailbox(address) if self.wants_more_of(address) => {
-                Some(replies::RECIPIENT_NOT_FULL)
             }
             _ => None,
         }

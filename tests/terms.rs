@@ -8,12 +8,14 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::authority::Authority;
 use support::full::{Came, EVERYTHING, FullHop, parameter};
+use support::hop::{Act, Hop, Skills};
 use support::process::Server;
 use support::rig::wait_for;
 use support::tls::{Files, anybody, over, plain, reply, say, started};
@@ -21,18 +23,22 @@ use support::users::{user, write_users};
 
 /// A server that reaches `full.test`, which knows everything, over verified TLS,
 /// `bare.test`, which knows nothing, and the senders of `x.test` as it does the first.
-/// At `down.test` there is nobody.
+/// At `down.test` there is nobody. `list.test`, `none.test` and `half.test` have a host
+/// that has TLS without REQUIRETLS: before the first, behind the second, and with nobody.
 struct Place {
     folder: tempfile::TempDir,
     server: Server,
     full: FullHop,
     bare: FullHop,
     senders: FullHop,
+    lax: Hop,
 }
+
+const OPTIONAL: &str = r#"{address="127.0.0.1:0", tls="optional"}"#;
 
 impl Place {
     fn new() -> Place {
-        Place::listening(r#"{address="127.0.0.1:0", tls="optional"}"#, &[])
+        Place::listening(OPTIONAL, &[])
     }
 
     fn listening(listener: &str, more: &[&str]) -> Place {
@@ -44,7 +50,14 @@ impl Place {
         let full = FullHop::start(EVERYTHING, tls());
         let bare = FullHop::start(&["PIPELINING"], None);
         let senders = FullHop::start(EVERYTHING, tls());
+        let skills = Skills { tls: tls(), ..Skills::default() };
+        let lax = Hop::skilled(TcpListener::bind("127.0.0.1:0").unwrap(), skills, |_| Act::Well);
+        let both = |first: SocketAddr, second: SocketAddr| format!(r#"{first}", "{second}"#);
+        let nobody = "127.0.0.1:1".parse().unwrap();
         let routes = [
+            ("list.test", both(lax.address, full.address), "optional"),
+            ("none.test", both(bare.address, lax.address), "optional"),
+            ("half.test", both(lax.address, nobody), "optional"),
             ("full.test", full.address.to_string(), "verified"),
             ("bare.test", bare.address.to_string(), "optional"),
             ("x.test", senders.address.to_string(), "verified"),
@@ -66,7 +79,7 @@ impl Place {
         let settings = settings.iter().map(String::as_str).chain(more.iter().copied());
         let settings: Vec<&str> = settings.collect();
         let server = Server::start(&folder.path().join("data"), &settings);
-        Place { folder, server, full, bare, senders }
+        Place { folder, server, full, bare, senders, lax }
     }
 
     fn secure(&self) -> support::tls::Secure {
@@ -337,6 +350,41 @@ fn tls_that_is_required_is_required_all_the_way() {
     assert!(report.is_secured && !report.text().contains("Hello"), "{}", report.text());
     assert_eq!(report.parameter("REQUIRETLS"), Some(""), "{}", report.mail);
     assert_eq!(place.bare.count(), 0);
+}
+
+#[test]
+fn of_several_hosts_one_is_found_that_sees_to_tls() {
+    // Cores have connections of their own.
+    let place = Place::listening(OPTIONAL, &["cores=1"]);
+    place.send("", "<a@list.test>", MESSAGE);
+    place.lax.wait_taken(1);
+    let id = place.send("REQUIRETLS", "<b@list.test>", MESSAGE);
+    let came = place.full.wait(1).remove(0);
+    assert!(came.is_secured);
+    assert_eq!(came.parameter("REQUIRETLS"), Some(""), "{}", came.mail);
+    assert_whole(&came, MESSAGE);
+    place.server.wait_log(|line| line.contains(" mail: delivered ") && line.contains(&id));
+    // There is a connection to that one now.
+    place.send("", "<c@list.test>", MESSAGE);
+    assert_eq!(place.full.wait(2)[1].parameter("REQUIRETLS"), None);
+    place.server.wait_log(|line| line.contains("passed over for a message that requires TLS"));
+    assert_eq!(place.lax.seen(|seen| seen.taken.len()), 1);
+    assert_eq!(place.senders.count(), 0);
+}
+
+#[test]
+fn what_requires_tls_comes_back_where_no_host_sees_to_it_and_waits_for_one_that_is_down() {
+    let place = Place::new();
+    place.send("REQUIRETLS", "<b@none.test>", MESSAGE);
+    let report = place.report("failed", "5.7.30");
+    assert!(report.text().contains("REQUIRETLS: it does not offer"), "{}", report.text());
+    let id = place.send("REQUIRETLS", "<b@half.test>", MESSAGE);
+    let line =
+        place.server.wait_log(|line| line.contains(" mail: deferred ") && line.contains(&id));
+    for words in ["connect to 127.0.0.1:1: ", "REQUIRETLS: it does not offer"] {
+        assert!(line.contains(words), "no {words} in {line}");
+    }
+    assert_eq!((place.bare.count(), place.lax.seen(|seen| seen.taken.len())), (0, 0));
 }
 
 /// Where FUTURERELEASE is at home: users submit.

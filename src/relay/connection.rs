@@ -12,16 +12,17 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::attempt::{Attempt, settle_all, trouble, unreadable};
+use super::attempt::{Attempt, trouble, unreadable};
 use super::carriage::{Body, COPIED_MAX, Carriage, Chunks, send_chunk, send_from_log};
 use super::parcel::{Handle, Knows};
-use super::reach::{Search, Target, Unreachable};
+use super::reach::Target;
+use super::round::Stray;
 use super::secure::Opened;
 use super::station::Station;
 use super::wire::Wire;
 use super::{Core, IDLE_MAX};
 use crate::base::limits::client_timeout;
-use crate::base::{Disposition, EnhancedCode, Reply};
+use crate::base::{EnhancedCode, Reply};
 use crate::io::clock;
 use crate::io::executor::within;
 use crate::io::store::Store;
@@ -39,13 +40,15 @@ struct Flight<S: Store> {
 }
 
 /// An open connection.
-struct Connection<S: Store> {
+pub(super) struct Connection<S: Store> {
     core: Rc<Core<S>>,
     station: Rc<Station>,
     target: Target,
     wire: Wire,
     /// What was decided about TLS.
     plan: Plan,
+    /// A message for another host, to which the connection makes way.
+    stray: Option<Stray>,
     /// An attempt that goes on with further recipients.
     rest: Option<Attempt>,
     /// The transaction whose replies are awaited, and the one behind it.
@@ -61,72 +64,20 @@ struct Connection<S: Store> {
     yields: bool,
 }
 
-/// Opens a connection to the first host of the site that takes one, delivers
-/// what the lane has, and closes it.
-pub(super) async fn run<S: Store>(core: Rc<Core<S>>, station: Rc<Station>) {
-    let mut search = Search::new(Rc::clone(&core), Rc::clone(&station));
-    loop {
-        let (stream, target) = match search.next().await {
-            Ok(found) => found,
-            Err(unreachable) => return give_up(&core, &station, unreachable),
-        };
-        core.counters.borrow_mut().outbound_connections += 1;
-        match core.open(&station, stream, &target).await {
-            Ok(opened) => {
-                if let Some(address) = target.address() {
-                    station.hosts.borrow_mut().worked(address);
-                }
-                let connection = Connection::new(&core, &station, target, opened);
-                station.lane.connected(clock::monotonic());
-                core.connections.set(core.connections.get() + 1);
-                connection.deliver().await;
-                core.connections.set(core.connections.get() - 1);
-                core.check_drained();
-                return;
-            }
-            // In the clear it may be better.
-            Err(setback) if setback.only_tls => search.again(target),
-            Err(setback) => {
-                core.counters.borrow_mut().outbound_connect_failures += 1;
-                search.failed(&target, setback.failure);
-            }
-        }
-    }
-}
-
-/// No host of the site could be reached. The message that has waited longest
-/// has had its attempt; the others wait for a better time, if there is one.
-fn give_up<S: Store>(core: &Rc<Core<S>>, station: &Rc<Station>, unreachable: Unreachable) {
-    let lane = &station.lane;
-    let (failure, disposition) = match unreachable {
-        Unreachable::Now(failure) => (failure, Disposition::Deferred),
-        Unreachable::Ever(reply) => (Failure::ours(reply), Disposition::Failed),
-    };
-    let (now, wall) = (clock::monotonic(), clock::wall());
-    let mut waiting = if disposition == Disposition::Failed {
-        lane.unreachable(now)
-    } else {
-        lane.connect_failed(failure.clone(), now)
-    };
-    let others = match disposition {
-        Disposition::Failed => Vec::new(),
-        _ => waiting.split_off(waiting.len().min(1)),
-    };
-    for handle in waiting {
-        core.settled(settle_all(handle, disposition, &failure.reply, &failure.host, wall));
-    }
-    others.into_iter().for_each(|handle| core.release(handle));
-    core.kick(station);
-}
-
 impl<S: Store> Connection<S> {
-    fn new(core: &Rc<Core<S>>, station: &Rc<Station>, target: Target, opened: Opened) -> Self {
+    pub(super) fn new(
+        core: &Rc<Core<S>>,
+        station: &Rc<Station>,
+        target: Target,
+        opened: Opened,
+    ) -> Self {
         Connection {
             core: Rc::clone(core),
             station: Rc::clone(station),
             target,
             wire: opened.wire,
             plan: opened.plan,
+            stray: None,
             rest: None,
             current: None,
             next: None,
@@ -139,11 +90,17 @@ impl<S: Store> Connection<S> {
     }
 
     /// Delivers until the lane has no more, the connection has had its share
-    /// of messages, or something fails.
-    async fn deliver(mut self) {
+    /// of messages, or something fails; `stray` first. A message that this host may
+    /// not have ends it too, and is the result, for the next host.
+    pub(super) async fn deliver(mut self, stray: Option<Stray>) -> Option<Stray> {
+        if let Some(stray) = stray {
+            self.take_in(stray).await;
+        }
         // What waits may be one message: further connections are for what is
         // left when that has been taken.
-        self.begin_next().await;
+        if self.current.is_none() {
+            self.begin_next().await;
+        }
         self.core.kick(&self.station);
         let why = loop {
             if self.wire.client.may_begin() {
@@ -170,7 +127,7 @@ impl<S: Store> Connection<S> {
                 Err(failure) => break Some(failure),
             }
         };
-        self.end(why);
+        self.end(why)
     }
 
     /// Begins the next transaction if there is one to begin.
@@ -194,10 +151,10 @@ impl<S: Store> Connection<S> {
         }
     }
 
-    /// True unless the connection has had its share, another lane needs it, or
-    /// the server is ending.
+    /// True unless the connection has had its share, another lane or a message for
+    /// another host needs it, or the server is ending.
     fn may_go_on(&mut self) -> bool {
-        if self.begun >= self.share() || self.core.stopping() {
+        if self.stray.is_some() || self.begun >= self.share() || self.core.stopping() {
             return false;
         }
         self.yields = self.yields || (self.begun > 0 && self.station.lane.must_yield());
@@ -210,13 +167,59 @@ impl<S: Store> Connection<S> {
         self.station.messages_per_connection().min(most)
     }
 
+    /// Begins with a message that other hosts may not have.
+    async fn take_in(&mut self, mut stray: Stray) {
+        let Some(handle) = self.station.lane.fetch(stray.number) else { return };
+        match self.admits(&handle) {
+            Ok(()) => {
+                self.begin(handle).await;
+            }
+            Err(reply) => {
+                let said = Failure { reply, host: self.wire.host.clone() };
+                stray.turned_away(&self.target, said);
+                stray.number = self.station.lane.set_aside(handle);
+                self.stray = Some(stray);
+            }
+        }
+    }
+
+    /// Whether a message may go over this connection, as far as TLS goes.
+    fn admits(&self, handle: &Handle) -> Result<(), Reply> {
+        match handle.requires_tls() {
+            true => self.core.admits(&self.station, (&self.wire, self.plan)),
+            false => Ok(()),
+        }
+    }
+
+    /// The message may not go over this connection: it is for another host, if there
+    /// is one.
+    fn turn_away(&mut self, handle: Handle, reply: Reply) {
+        let said = Failure { reply, host: self.wire.host.clone() };
+        if self.station.has_other_hosts() {
+            let number = self.station.lane.set_aside(handle);
+            self.stray = Some(Stray::new(number, &self.target, said));
+        } else {
+            let attempt = self.attempt(handle);
+            self.core.settled(attempt.finish(&said, clock::wall()));
+        }
+    }
+
+    fn attempt(&self, handle: Handle) -> Attempt {
+        let knows = Knows::of(self.wire.client.offer(), self.target.way);
+        Attempt::new(handle, knows, self.wire.security())
+    }
+
     /// Begins a transaction; false when the server cannot take the message or
     /// the message cannot be read, and its handle went back.
     async fn begin(&mut self, handle: Handle) -> bool {
+        if let Err(reply) = self.admits(&handle) {
+            self.turn_away(handle, reply);
+            return false;
+        }
         match self.open_body(&handle).await {
             Ok(body) => {
-                let knows = Knows::of(self.wire.client.offer(), self.target.way);
-                self.transact(Attempt::new(handle, knows, self.wire.security()), body).await
+                let attempt = self.attempt(handle);
+                self.transact(attempt, body).await
             }
             Err(error) => {
                 self.core.unreadable(handle, &error);
@@ -257,7 +260,6 @@ impl<S: Store> Connection<S> {
         let offer = self.wire.client.offer();
         let needs = self.core.needs(&attempt.handle, offer).await;
         let mail = Arc::clone(&attempt.handle.mail);
-        let terms = mail.envelope.terms.as_deref();
         // With others waiting, the next one's commands go behind the body, which saves
         // the same round trip.
         let is_alone = self.current.is_none() && self.station.lane.queued() == 0;
@@ -275,14 +277,8 @@ impl<S: Store> Connection<S> {
             let count = offer.limits.fitting(attempt.rest().iter().map(address));
             let recipients = attempt.rest()[..count].iter();
             let recipients = recipients.map(|index| Recipient::of(envelope, usize::from(*index)));
-            // What has no sender would be lost (RFC 8689, section 5).
-            let requires_tls =
-                !envelope.sender.is_empty() && terms.is_some_and(|terms| terms.require_tls);
-            let opened = (&self.wire, self.plan);
-            self.core.admits(requires_tls, &self.station, opened).and_then(|()| {
-                let begun = self.wire.client.begin(&transaction, recipients, &mut self.wire.out);
-                begun.map(|()| count).map_err(Unsupported::reply)
-            })
+            let begun = self.wire.client.begin(&transaction, recipients, &mut self.wire.out);
+            begun.map(|()| count).map_err(Unsupported::reply)
         };
         let count = match begun {
             Ok(count) => count,
@@ -452,9 +448,15 @@ impl<S: Store> Connection<S> {
     }
 
     /// The connection has ended, for this reason if it was not idle: returns
-    /// what was under way, and tells the lane.
-    fn end(mut self, why: Option<Failure>) {
+    /// what was under way, and tells the lane. The result is for the next host.
+    fn end(mut self, why: Option<Failure>) -> Option<Stray> {
         let now = clock::wall();
+        let mut stray = self.stray.take();
+        if why.is_some() {
+            // Whatever else there is about the host comes first.
+            let handle = stray.take().and_then(|stray| self.station.lane.fetch(stray.number));
+            handle.into_iter().for_each(|handle| self.station.lane.put_back(handle));
+        }
         if let Some(flight) = self.next.take() {
             self.station.lane.put_back(flight.attempt.handle);
         }
@@ -493,12 +495,17 @@ impl<S: Store> Connection<S> {
         let Connection { core, station, wire, .. } = self;
         // The socket goes first: another connection may be opened at once.
         drop(wire);
+        if stray.is_some() && !core.stopping() {
+            station.lane.moves_on(steady_now);
+            return stray;
+        }
         let waiting = station.lane.closed(fruitless, steady_now);
         waiting.into_iter().for_each(|handle| core.release(handle));
         if core.stopping() {
             core.purge(|_| true);
         }
         core.kick(&station);
+        None
     }
 }
 

@@ -57,6 +57,9 @@ struct State {
     /// Those of them that are being opened.
     connecting: u32,
     idle: Vec<Rc<Idle>>,
+    /// Handles that connections go on to other hosts with, and the last number given.
+    aside: Vec<(u64, Handle)>,
+    last_aside: u64,
     /// Why the governor allowed no connection, and when it is asked again.
     refused: Option<(Why, Instant)>,
     /// When the next message may go: asked of the governor ahead.
@@ -202,6 +205,23 @@ impl Lane {
         state.queue.put_back(handle.priority(), handle);
     }
 
+    /// Keeps a handle for the connection that takes it to another host: its number.
+    /// It is sent home from here as what waits.
+    pub(super) fn set_aside(&self, handle: Handle) -> u64 {
+        let mut state = self.state.borrow_mut();
+        state.last_aside += 1;
+        let number = state.last_aside;
+        state.aside.push((number, handle));
+        number
+    }
+
+    /// The handle that was set aside under this number, unless it was sent home.
+    pub(super) fn fetch(&self, number: u64) -> Option<Handle> {
+        let mut state = self.state.borrow_mut();
+        let at = state.aside.iter().position(|(known, _)| *known == number)?;
+        Some(state.aside.swap_remove(at).1)
+    }
+
     /// True when something waits that may go within `span`.
     pub(super) fn has_work(&self, now: Instant, span: Duration) -> bool {
         let state = self.state.borrow();
@@ -210,8 +230,16 @@ impl Lane {
 
     /// Takes out what waits of these logs.
     pub(super) fn purge(&self, of_log: impl Fn(ShardId) -> bool) -> Vec<Handle> {
+        let mut out = self.take_out(|handle| of_log(handle.id.log));
+        let aside = &mut self.state.borrow_mut().aside;
+        out.extend(aside.extract_if(.., |(_, handle)| of_log(handle.id.log)).map(|(_, h)| h));
+        out
+    }
+
+    /// Takes out those that wait for which `goes` is true.
+    pub(super) fn take_out(&self, goes: impl Fn(&Handle) -> bool) -> Vec<Handle> {
         let mut state = self.state.borrow_mut();
-        let out = state.queue.take_out(|handle| of_log(handle.id.log));
+        let out = state.queue.take_out(goes);
         if state.queue.is_empty() {
             self.give_back_slot(&mut state);
         }
@@ -261,13 +289,29 @@ impl Lane {
 
     /// The site has no host that could ever be reached: what waits, to fail.
     pub(super) fn unreachable(&self, now: Instant) -> Vec<Handle> {
+        self.abandoned(now);
+        self.purge(|_| true)
+    }
+
+    /// A connection is not made after all, which says nothing about the site.
+    pub(super) fn abandoned(&self, now: Instant) {
         {
             let mut state = self.state.borrow_mut();
             state.connecting -= 1;
             state.connections -= 1;
         }
         self.account.with(|governor| governor.abandoned(self.me, now));
-        self.purge(|_| true)
+    }
+
+    /// An open connection has ended, and its place is kept for one to another host.
+    pub(super) fn moves_on(&self, now: Instant) {
+        self.state.borrow_mut().connecting += 1;
+        self.account.with(|governor| governor.moves_on(self.me, now));
+    }
+
+    /// When that one may be opened.
+    pub(super) fn reserve_connection(&self, now: Instant) -> Instant {
+        self.account.with(|governor| governor.reserve_connection(now))
     }
 
     /// An open connection has ended. `fruitless`: why, when no transaction on

@@ -41,6 +41,7 @@ mod outflow;
 mod parcel;
 mod ranks;
 mod reach;
+mod round;
 mod secure;
 mod settle;
 mod station;
@@ -379,7 +380,7 @@ impl<S: Store> Core<S> {
         let (core, station) = (Rc::clone(self), Rc::clone(station));
         match kick {
             Kick::Wait => {}
-            Kick::Open => spawn(connection::run(core, station)).detach(),
+            Kick::Open => spawn(round::run(core, station)).detach(),
             Kick::Pace(at) => spawn(async move {
                 reach::sleep_until(at).await;
                 station.lane.paced(at);

@@ -48,6 +48,13 @@ impl Handle {
         self.mail.envelope.terms.as_ref().map_or(0, |terms| terms.priority)
     }
 
+    /// True when it may go over verified TLS only, to who sees to that in turn (RFC
+    /// 8689). What has no sender would be lost (section 5).
+    pub(super) fn requires_tls(&self) -> bool {
+        let envelope = &self.mail.envelope;
+        !envelope.sender.is_empty() && envelope.terms.as_ref().is_some_and(|t| t.require_tls)
+    }
+
     /// The same without a body in memory: it has to be read from the log.
     pub(super) fn without_body(&self) -> Handle {
         if self.mail.body.is_empty() {

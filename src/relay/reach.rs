@@ -16,6 +16,7 @@ use super::Core;
 use super::attempt::trouble;
 use super::station::Station;
 use crate::base::{EnhancedCode, Reply};
+use crate::config::HostPort;
 use crate::io::clock;
 use crate::io::dns::DnsFailure;
 use crate::io::executor::{sleep, spawn, within};
@@ -55,6 +56,8 @@ pub(super) struct Target {
     pub(super) name: Option<Box<str>>,
     /// What is spoken there.
     pub(super) way: Way,
+    /// The host as a configuration names it.
+    host: HostPort,
     /// The host's rank.
     rank: u16,
 }
@@ -184,6 +187,21 @@ impl<S: Store> Search<S> {
         self.fresh.insert(0, target);
     }
 
+    /// True when there are hosts that are not tried yet.
+    pub(super) fn has_more(&self) -> bool {
+        let is_empty = self.fresh.is_empty() && self.resting.is_empty() && self.hops.len() == 0;
+        self.tried < ADDRESSES_MAX && !is_empty
+    }
+
+    /// The hosts that these are of are of no use for what is to be sent.
+    pub(super) fn pass_over(&mut self, targets: &[Target]) {
+        let is_left = |host: &HostPort| targets.iter().all(|target| target.host != *host);
+        let hops: Vec<Hop> = self.hops.by_ref().filter(|hop| is_left(&hop.written())).collect();
+        self.hops = hops.into_iter();
+        self.fresh.retain(|target| is_left(&target.host));
+        self.resting.retain(|target| is_left(&target.host));
+    }
+
     fn verdict(&mut self) -> Unreachable {
         if let Some(failure) = self.failure.take() {
             return Unreachable::Now(failure);
@@ -217,7 +235,8 @@ impl<S: Store> Search<S> {
             Host::Address(address) => (vec![*address], None, None),
             Host::Socket(path) => {
                 let (place, name) = (Place::Socket(path.clone()), None);
-                return vec![Target { place, name, way: hop.way, rank: hop.rank }];
+                let host = hop.written();
+                return vec![Target { place, name, way: hop.way, host, rank: hop.rank }];
             }
             Host::Name(name) => {
                 let lookup = self.core.directory.resolver().addresses(name).await;
@@ -258,6 +277,7 @@ impl<S: Store> Search<S> {
                 place: Place::Inet(SocketAddr::new(address, hop.port)),
                 name: name.clone(),
                 way: hop.way,
+                host: hop.written(),
                 rank: hop.rank,
             })
             .collect()
@@ -384,15 +404,15 @@ mod tests {
     #[test]
     fn hosts_are_named_as_in_other_logs() {
         let address: SocketAddr = "192.0.2.1:25".parse().unwrap();
-        let (place, way) = (Place::Inet(address), Way::Smtp);
-        let mut target = Target { place, name: None, way, rank: 0 };
+        let (place, way, host) = (Place::Inet(address), Way::Smtp, HostPort::from(address));
+        let mut target = Target { place, name: None, way, host: host.clone(), rank: 0 };
         assert_eq!(target.label(), "192.0.2.1:25");
         assert_eq!(target.certified_name(), "192.0.2.1");
         target.name = Some("mx.example.org".into());
         assert_eq!(target.label(), "mx.example.org[192.0.2.1]:25");
         assert_eq!(target.certified_name(), "mx.example.org");
         let place = Place::Socket("/run/lmtp".into());
-        let socket = Target { place, name: None, way: Way::Lmtp, rank: 0 };
+        let socket = Target { place, name: None, way: Way::Lmtp, host, rank: 0 };
         assert_eq!(socket.label(), "/run/lmtp");
     }
 }

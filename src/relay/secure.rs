@@ -196,17 +196,9 @@ impl<S: Store> Core<S> {
         client
     }
 
-    /// Whether a message may go over this connection, as far as TLS goes.
-    pub(super) fn admits(
-        &self,
-        requires_tls: bool,
-        station: &Station,
-        opened: (&Wire, Plan),
-    ) -> Result<(), Reply> {
+    /// Whether a message that requires TLS may go over this connection.
+    pub(super) fn admits(&self, station: &Station, opened: (&Wire, Plan)) -> Result<(), Reply> {
         let (wire, plan) = opened;
-        if !requires_tls {
-            return Ok(());
-        }
         let peer = wire.tls().and_then(|facts| facts.peer.as_deref());
         admits(&Outcome {
             is_secured: wire.tls().is_some(),

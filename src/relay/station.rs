@@ -52,6 +52,13 @@ impl Station {
         self.site.borrow().limits.messages_per_connection.value
     }
 
+    /// True when an operator has named several hosts, of which one may be able to do
+    /// what another cannot.
+    pub(super) fn has_other_hosts(&self) -> bool {
+        let site = self.site.borrow();
+        site.is_static && site.hops.len() > 1
+    }
+
     /// A connection to an address was of no use.
     pub(super) fn failed(&self, target: &Target, now: Instant) {
         if let Some(address) = target.address() {

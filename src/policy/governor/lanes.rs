@@ -111,6 +111,13 @@ impl Lanes {
         self.ended(lane);
     }
 
+    /// A connection of `lane` is made anew.
+    pub(super) fn moves_on(&mut self, lane: u16) {
+        let lane = self.lane(lane);
+        debug_assert!(lane.connections > lane.connecting, "moved on without being connected");
+        lane.connecting += 1;
+    }
+
     /// A connection of `lane` has ended.
     pub(super) fn ended(&mut self, lane: u16) {
         let lane = self.lane(lane);

@@ -221,6 +221,19 @@ impl Governor {
         self.lanes.failed(lane);
     }
 
+    /// A connection that was made has ended, and its place is kept for another one: it
+    /// counts as one that is being opened. When that may be is asked of
+    /// [`Governor::reserve_connection`].
+    pub fn moves_on(&mut self, lane: u16, now: Instant) {
+        self.note(now);
+        self.lanes.moves_on(lane);
+    }
+
+    /// When a connection may be opened for which there is a place already.
+    pub fn reserve_connection(&mut self, now: Instant) -> Instant {
+        self.connects.as_mut().map_or(now, |pacer| pacer.take(now))
+    }
+
     /// A connection that was made has ended. `fruitless`: why, when no
     /// transaction on it ended in a reply. True as for
     /// [`Governor::connect_failed`]: too many of those in a row, or the probe,

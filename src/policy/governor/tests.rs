@@ -289,6 +289,26 @@ fn new_connections_keep_their_rate() {
 }
 
 #[test]
+fn a_connection_that_moves_on_keeps_its_place_and_the_rate() {
+    let now = Instant::now();
+    let mut governor = Governor::new(&limits(1));
+    connect(&mut governor, 0, now);
+    governor.moves_on(0, now);
+    assert_eq!(governor.reserve_connection(now), now);
+    assert_eq!(waits(&mut governor, 1, now).0, Why::Connections);
+    governor.abandoned(0, now);
+    assert_eq!(governor.open(1, now), Opening::Go);
+    let mut governor = Governor::new(&with_rate(10, 1, Per::Minute));
+    connect(&mut governor, 0, now);
+    let minute = after(now, 60_000);
+    governor.moves_on(0, now);
+    assert_eq!(governor.reserve_connection(now), minute);
+    governor.connected(0, minute);
+    let two = after(now, 120_000);
+    assert_eq!(waits(&mut governor, 1, minute), (Why::ConnectionRate, Some(two)));
+}
+
+#[test]
 fn messages_are_reserved_in_order() {
     let now = Instant::now();
     let mut governor = Governor::new(&limits(1));
@@ -316,6 +336,7 @@ enum Act {
     Connected,
     Failed,
     Finished,
+    MovesOn,
     Closed { fruitless: bool },
     Yield,
     Withdraw,
@@ -330,6 +351,7 @@ fn acts() -> impl Strategy<Value = (u16, Act)> {
         4 => Just(Act::Connected),
         1 => Just(Act::Failed),
         6 => Just(Act::Finished),
+        1 => Just(Act::MovesOn),
         2 => any::<bool>().prop_map(|fruitless| Act::Closed { fruitless }),
         2 => Just(Act::Yield),
         1 => Just(Act::Withdraw),
@@ -372,6 +394,12 @@ impl World {
                 assert_eq!(failed, governor.closed_until(now).is_some());
             }
             Act::Finished if self.open[at] > 0 => governor.finished(lane, now),
+            Act::MovesOn if self.open[at] > 0 => {
+                self.open[at] -= 1;
+                self.connecting[at] += 1;
+                governor.moves_on(lane, now);
+                self.opened_at.push(governor.reserve_connection(now));
+            }
             Act::Closed { fruitless } if self.open[at] > 0 => {
                 self.open[at] -= 1;
                 let failed = governor.closed(lane, fruitless.then(failure), now);

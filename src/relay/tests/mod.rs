@@ -9,6 +9,7 @@ mod large;
 mod peer;
 mod random;
 mod reports;
+mod round;
 mod scale;
 mod secure;
 mod shards;

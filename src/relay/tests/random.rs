@@ -8,13 +8,15 @@ use proptest::prelude::*;
 
 use super::peer::{Mood, Stage, takes_all};
 use super::*;
+use crate::base::terms::Terms;
 use crate::config::{DomainPattern, Per, Rate, SiteTable};
 use crate::io::clock::moved;
 use crate::queue::Action;
 
 const TEXT: &str = "Subject: x\r\n\r\nhello\r\n";
 const HOUR: Duration = Duration::from_secs(3600);
-/// `s0.org` and so on, each with a next hop of its own.
+/// `s0.org` and so on, each with a next hop of its own. The last next hop is the second
+/// one of the first.
 const SITES: u8 = 3;
 const ACTIONS: [Action; 4] = [Action::Hold, Action::Release, Action::Retry, Action::Drop];
 
@@ -22,10 +24,11 @@ const ACTIONS: [Action; 4] = [Action::Hold, Action::Release, Action::Retry, Acti
 #[derive(Clone, Debug)]
 enum Step {
     /// A message for a recipient at each of these sites, with a sender who gets
-    /// reports or none.
+    /// reports or none; it may require TLS, which there is nowhere.
     Mail {
         sites: Vec<u8>,
         reports: bool,
+        requires_tls: bool,
         in_memory: bool,
     },
     /// An operator acts on one of the recipients there are.
@@ -49,8 +52,11 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let sites = prop::collection::vec(0..SITES, 1..4);
     let step = prop_oneof![
-        6 => (sites, any::<bool>(), any::<bool>())
-            .prop_map(|(sites, reports, in_memory)| Step::Mail { sites, reports, in_memory }),
+        6 => (sites, any::<bool>(), prop::bool::weighted(0.3), any::<bool>()).prop_map(
+            |(sites, reports, requires_tls, in_memory)| Step::Mail {
+                sites, reports, requires_tls, in_memory
+            }
+        ),
         3 => (0..ACTIONS.len(), any::<usize>())
             .prop_map(|(action, which)| Step::Order { action, which }),
         1 => (0..SITES).prop_map(Step::Hurry),
@@ -94,9 +100,11 @@ impl Moody {
 
 fn config_for(hosts: &[Moody]) -> Config {
     let mut config = config(&[]);
+    let (second, hosts) = hosts.split_last().expect("there is one more than sites");
     let routes = hosts.iter().enumerate().map(|(site, host)| {
-        // One has a second host, which is down.
+        // Of two with a second host one is down.
         let mut addresses = vec![host.sink.address.into()];
+        addresses.extend((site == 0).then(|| second.sink.address.into()));
         addresses.extend((site == 1).then(|| nobody().into()));
         Route::new(format!("s{site}.org").parse().unwrap(), NextHop::Hosts(addresses))
     });
@@ -120,14 +128,17 @@ struct Book {
 impl Book {
     async fn act(&mut self, rig: &Rig, hosts: &[Moody], step: Step) {
         match step {
-            Step::Mail { sites, reports, in_memory } => {
+            Step::Mail { sites, reports, requires_tls, in_memory } => {
                 let number = self.recipients.len();
                 let numbered = sites.iter().enumerate();
                 let addresses: Vec<_> =
                     numbered.map(|(n, site)| format!("r{number}-{n}@s{site}.org")).collect();
                 let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
                 let sender = if reports { format!("sender{number}@s0.org") } else { String::new() };
-                let envelope = Envelope { sender, ..envelope(&addresses) };
+                // Where a host is down it would wait for that.
+                let require_tls = requires_tls && !sites.contains(&1);
+                let terms = Some(Box::new(Terms { require_tls, ..Terms::default() }));
+                let envelope = Envelope { sender, terms, ..envelope(&addresses) };
                 let id = rig.envelope(envelope, TEXT, in_memory).await;
                 let all = addresses.iter().zip(0..);
                 self.recipients.extend(all.map(|(address, n)| (id, n, (*address).to_owned())));
@@ -199,7 +210,7 @@ async fn all_ends(rig: &Rig, hosts: &[Moody]) {
 
 async fn play(steps: Vec<Step>, seed: u64, restart: bool) {
     let hosts: Vec<_> =
-        (0..u64::from(SITES)).map(|n| Moody::new(seed.wrapping_add(n << 40))).collect();
+        (0..=u64::from(SITES)).map(|n| Moody::new(seed.wrapping_add(n << 40))).collect();
     let mut rig = Rig::new(config_for(&hosts)).await;
     let mut book = Book::default();
     for step in steps {

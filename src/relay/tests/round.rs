@@ -1,0 +1,232 @@
+//! Messages that require TLS at several hosts, of which not all may have them.
+
+use super::peer::Seen;
+use super::secure::{TO_TLS, server};
+use super::*;
+use crate::base::dsn::{Dsn, Notify, RecipientDsn};
+use crate::base::terms::Terms;
+use crate::config::{Per, Rate};
+use crate::io::tls;
+
+const TEXT: &str = "Subject: x\r\n\r\nhello\r\n";
+const TAKES: [&str; 8] =
+    ["< MAIL", "> 250", "< RCPT", "> 250", "< DATA", "> 354", ".", "> 250 taken"];
+const BYE: [&str; 2] = ["< QUIT", "> 221"];
+/// The rest of the reply to EHLO of who sees to TLS, and of who does not.
+const SEES: [&str; 2] = ["> 250-peer", "> 250 REQUIRETLS"];
+const BARE: [&str; 1] = ["> 250 peer"];
+
+/// One that wants no reports.
+fn mail(to: &str, requires_tls: bool) -> Envelope {
+    let terms = Terms { require_tls: requires_tls, ..Terms::default() };
+    let never = RecipientDsn { notify: Some(Notify::NEVER), orcpt: None };
+    let dsn = Dsn { recipients: vec![never], ..Dsn::default() };
+    Envelope { terms: Some(Box::new(terms)), dsn: Some(Box::new(dsn)), ..envelope(&[to]) }
+}
+
+/// Hosts with a certificate that is trusted.
+struct Hosts {
+    tls: tls::Server,
+    ca: tempfile::NamedTempFile,
+}
+
+impl Hosts {
+    fn new() -> Self {
+        let (tls, ca) = server("127.0.0.1");
+        Hosts { tls, ca }
+    }
+
+    /// One that is spoken to in these ways, one connection after the other.
+    fn host(&self, scripts: &[&[&[&'static str]]]) -> Peer {
+        Peer::with_tls(self.tls.clone(), scripts.iter().map(|pieces| script(pieces)).collect())
+    }
+
+    /// A relay's that sends everything to these.
+    fn config(&self, hosts: &[SocketAddr]) -> Config {
+        let mut config = config(hosts);
+        config.delivery.tls_ca = Some(self.ca.path().to_owned());
+        config
+    }
+
+    async fn rig(&self, hosts: &[SocketAddr]) -> Rig {
+        Rig::new(self.config(hosts)).await
+    }
+}
+
+/// Accepts messages at the same moment.
+async fn together(rig: &Rig, envelopes: Vec<Envelope>) {
+    let body = format!("{TEXT}.\r\n");
+    let mut ids = Vec::new();
+    for envelope in &envelopes {
+        let (id, commit) = rig.queue.append(envelope, |_, _| {}, &[body.as_bytes()]).unwrap();
+        commit.await.unwrap();
+        ids.push(id);
+    }
+    for (id, envelope) in ids.into_iter().zip(envelopes) {
+        let commit = rig.queue.message(id).unwrap().at.commit;
+        let bodies = (&b""[..], Some(body.as_bytes()));
+        rig.relay.accepted(id, envelope, bodies, commit, body.len() as u64);
+    }
+}
+
+fn senders(seen: &Seen) -> usize {
+    seen.iter().filter(|line| line.starts_with("MAIL")).count()
+}
+
+#[test]
+fn a_host_that_may_not_have_what_requires_tls_is_passed_over() {
+    run(|| async {
+        let hosts = Hosts::new();
+        // One that does not see to it in turn, and one without TLS.
+        let in_the_clear = ["> 220 peer", "< EHLO "];
+        for hello in [&TO_TLS[..], &in_the_clear] {
+            let first = hosts.host(&[&[hello, &BARE, &BYE]]);
+            let second = hosts.host(&[&[&TO_TLS, &SEES, &TAKES, &BYE]]);
+            let rig = hosts.rig(&[first.address, second.address]).await;
+            rig.envelope(mail("a@x.org", true), TEXT, true).await;
+            let got = rig.outcome().await;
+            assert_eq!(got.disposition, Disposition::Delivered, "{got:?}");
+            assert_eq!((got.host, got.attempts), (second.address.to_string(), 1));
+            rig.drain().await;
+            assert_eq!(senders(&first.finish().await[0]), 0);
+            let seen = second.finish().await.concat();
+            assert!(seen.iter().any(|line| line.ends_with(" REQUIRETLS\r\n")), "{seen:?}");
+        }
+    });
+}
+
+#[test]
+fn what_no_host_may_have_comes_back_at_once_with_all_that_is_like_it() {
+    run(|| async {
+        let hosts = Hosts::new();
+        let no_tls = hosts.host(&[&[&["> 220 peer", "< EHLO "], &BARE, &BYE]]);
+        let bare = hosts.host(&[&[&TO_TLS, &BARE, &BYE]]);
+        let rig = hosts.rig(&[no_tls.address, bare.address]).await;
+        let three = ["a@x.org", "b@x.org", "c@x.org"].map(|to| mail(to, true));
+        together(&rig, three.into()).await;
+        for (_, _, got) in rig.outcomes(3).await {
+            assert_eq!((got.disposition, got.attempts), (Disposition::Failed, 1), "{got:?}");
+            assert!(got.reply.to_string().starts_with("550 5.7.30 "), "{got:?}");
+            assert_eq!(got.host, bare.address.to_string());
+        }
+        rig.drain().await;
+        // Each was asked once.
+        no_tls.finish().await;
+        bare.finish().await;
+    });
+}
+
+#[test]
+fn what_one_host_may_not_have_waits_for_another_that_is_down() {
+    run(|| async {
+        let hosts = Hosts::new();
+        for is_down_first in [true, false] {
+            let bare = hosts.host(&[&[&TO_TLS, &BARE, &BYE]]);
+            let mut both = [nobody(), bare.address];
+            if !is_down_first {
+                both.reverse();
+            }
+            let rig = hosts.rig(&both).await;
+            rig.envelope(mail("a@x.org", true), TEXT, true).await;
+            let got = rig.outcome().await;
+            assert_eq!((got.disposition, got.attempts), (Disposition::Deferred, 1), "{got:?}");
+            let text = got.reply.to_string();
+            assert!(text.starts_with("451 4.4.1 connect to "), "{text}");
+            assert!(text.contains(&format!("; {}: REQUIRETLS: ", bare.address)), "{text}");
+            rig.drain().await;
+            bare.finish().await;
+        }
+    });
+}
+
+#[test]
+fn what_a_host_may_have_another_time_waits() {
+    run(|| async {
+        let hosts = Hosts::new();
+        // Its handshake fails, and it is spoken to in the clear for a while.
+        let broken = [&TO_TLS[..6], &["> this is no TLS", "!"]].concat();
+        let clear = [&["> 220 peer", "< EHLO "], &BARE[..], &BYE].concat();
+        let first = hosts.host(&[&[&broken], &[&clear]]);
+        let second = hosts.host(&[&[&TO_TLS, &BARE, &BYE]]);
+        let rig = hosts.rig(&[first.address, second.address]).await;
+        rig.envelope(mail("a@x.org", true), TEXT, true).await;
+        let got = rig.outcome().await;
+        assert_eq!(got.disposition, Disposition::Deferred, "{got:?}");
+        assert!(got.reply.to_string().starts_with("451 4.7.10 REQUIRETLS: "), "{got:?}");
+        rig.drain().await;
+        first.finish().await;
+        second.finish().await;
+    });
+}
+
+#[test]
+fn other_mail_goes_where_there_is_a_connection() {
+    run(|| async {
+        let hosts = Hosts::new();
+        let first = hosts.host(&[&[&TO_TLS, &BARE, &TAKES, &BYE]]);
+        let second = hosts.host(&[&[&TO_TLS, &SEES, &TAKES, &TAKES, &TAKES, &BYE]]);
+        let rig = hosts.rig(&[first.address, second.address]).await;
+        let mails = [("a@x.org", false), ("b@x.org", true), ("c@x.org", false), ("d@x.org", true)];
+        together(&rig, mails.map(|(to, requires)| mail(to, requires)).into()).await;
+        let outcomes = rig.outcomes(4).await;
+        let order: Vec<_> = outcomes.iter().map(|(_, to, got)| (&to[..1], &*got.host)).collect();
+        let (one, two) = (first.address.to_string(), second.address.to_string());
+        assert_eq!(order, [("a", &*one), ("b", &two), ("c", &two), ("d", &two)]);
+        rig.drain().await;
+        assert_eq!(senders(&first.finish().await[0]), 1);
+        assert_eq!(senders(&second.finish().await[0]), 3);
+    });
+}
+
+#[test]
+fn a_connection_that_breaks_takes_nothing_for_another_host_along() {
+    run(|| async {
+        let hosts = Hosts::new();
+        let pipelining = ["> 250-peer", "> 250 PIPELINING"];
+        let breaks = ["< MAIL", "< RCPT", "< DATA", "> 250", "> 250", "> 354", ".", "!"];
+        let first = hosts.host(&[&[&TO_TLS, &pipelining, &breaks]]);
+        let second = hosts.host(&[&[&TO_TLS, &SEES, &TAKES, &BYE]]);
+        let rig = hosts.rig(&[first.address, second.address]).await;
+        let both = [("a@x.org", false), ("b@x.org", true)];
+        together(&rig, both.map(|(to, requires)| mail(to, requires)).into()).await;
+        let outcomes = rig.outcomes(2).await;
+        let got: Vec<_> = outcomes.iter().map(|(_, to, got)| (&to[..1], got.disposition)).collect();
+        assert_eq!(got, [("a", Disposition::Deferred), ("b", Disposition::Delivered)]);
+        rig.drain().await;
+        first.finish().await;
+        second.finish().await;
+    });
+}
+
+#[test]
+fn the_next_host_is_connected_to_when_the_rate_allows() {
+    run(|| async {
+        let hosts = Hosts::new();
+        let first = hosts.host(&[&[&TO_TLS, &BARE, &BYE]]);
+        let second = hosts.host(&[&[&TO_TLS, &SEES, &TAKES, &BYE]]);
+        let mut config = hosts.config(&[first.address, second.address]);
+        config.delivery.connection_rate = Some(Rate { count: 2, per: Per::Second });
+        let rig = Rig::new(config).await;
+        let began = clock::monotonic();
+        rig.envelope(mail("a@x.org", true), TEXT, true).await;
+        assert_eq!(rig.outcome().await.disposition, Disposition::Delivered);
+        assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+        rig.drain().await;
+        first.finish().await;
+        second.finish().await;
+    });
+}
+
+#[test]
+fn a_drain_does_not_wait_for_a_host_that_says_nothing() {
+    run(|| async {
+        let hosts = Hosts::new();
+        let first = hosts.host(&[&[&TO_TLS, &BARE, &BYE]]);
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let rig = hosts.rig(&[first.address, silent.local_addr().unwrap()]).await;
+        rig.envelope(mail("a@x.org", true), TEXT, true).await;
+        first.finish().await;
+        rig.drain().await;
+        assert!(rig.told.outcomes.borrow().is_empty());
+    });
+}

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ringpost::proto::sasl::base64::encode;
 use support::authority::Authority;
 use support::full::{Came, EVERYTHING, FullHop, parameter};
 use support::hop::{Act, Hop, Skills};
@@ -27,6 +28,7 @@ use support::users::{user, write_users};
 /// that has TLS without REQUIRETLS: before the first, behind the second, and with nobody.
 struct Place {
     folder: tempfile::TempDir,
+    settings: Vec<String>,
     server: Server,
     full: FullHop,
     bare: FullHop,
@@ -76,10 +78,17 @@ impl Place {
             format!("delivery.tls_ca={:?}", ca.display().to_string()),
             r#"queue.retry=["300ms"]"#.to_owned(),
         ];
-        let settings = settings.iter().map(String::as_str).chain(more.iter().copied());
-        let settings: Vec<&str> = settings.collect();
-        let server = Server::start(&folder.path().join("data"), &settings);
-        Place { folder, server, full, bare, senders, lax }
+        let more = more.iter().map(|setting| (*setting).to_owned());
+        let settings: Vec<String> = settings.into_iter().chain(more).collect();
+        let server = serve(folder.path(), &settings);
+        Place { folder, settings, server, full, bare, senders, lax }
+    }
+
+    /// The same after a crash of the server.
+    fn after_a_crash(self) -> Place {
+        self.server.kill();
+        let server = serve(self.folder.path(), &self.settings);
+        Place { server, ..self }
     }
 
     fn secure(&self) -> support::tls::Secure {
@@ -117,6 +126,11 @@ impl Place {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+fn serve(folder: &Path, settings: &[String]) -> Server {
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    Server::start(&folder.join("data"), &settings)
 }
 
 /// Sends a message by DATA; its id.
@@ -388,26 +402,78 @@ fn what_requires_tls_comes_back_where_no_host_sees_to_it_and_waits_for_one_that_
 }
 
 /// Where FUTURERELEASE is at home: users submit.
-fn submission(folder: &Path) -> Place {
-    write_users(&folder.join("users"), vec![user("alice", "pencil", "*")]);
+fn submission(folder: &Path, more: &[&str]) -> Place {
+    let users = ["alice", "bob"].map(|name| user(name, "pencil", "*"));
+    write_users(&folder.join("users"), users.into());
     let users = format!("auth.users={:?}", folder.join("users").display().to_string());
     let listener = r#"{address="127.0.0.1:0", kind="submissions", tls="implicit"}"#;
-    Place::listening(listener, &[&users])
+    Place::listening(listener, &[&[&*users], more].concat())
+}
+
+/// A session of a user, greeted.
+fn log_in(place: &Place, user: &str) -> support::tls::Secure {
+    let mut secure = over(plain(place.server.smtp), &anybody(), "relay.test");
+    reply(&mut secure).unwrap();
+    let offers = say(&mut secure, "EHLO client.test").unwrap();
+    assert!(offers.contains("\r\n250-AUTH "), "{offers}");
+    let credentials = encode(format!("\0{user}\0pencil").as_bytes());
+    let said = say(&mut secure, &format!("AUTH PLAIN {credentials}")).unwrap();
+    assert!(said.starts_with("235 "), "{said}");
+    assert!(say(&mut secure, "EHLO client.test").unwrap().contains("\r\n250-FUTURERELEASE "));
+    secure
+}
+
+#[test]
+fn no_user_has_more_held_than_the_quota() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = submission(folder.path(), &["limits.held_per_user=2"]);
+    const HOLD: &str = "MAIL FROM:<a@x.test> HOLDFOR=86400";
+    const RCPT: &str = "RCPT TO:<b@full.test>";
+    // Each by a session of its own, on whichever core.
+    let hold = |place: &Place, user| submit(&mut log_in(place, user), HOLD, RCPT, MESSAGE);
+    let refused = |place: &Place, user| {
+        let said = say(&mut log_in(place, user), HOLD).unwrap();
+        assert!(said.starts_with("250 ") || said.starts_with("452 4.7.1 2 messages "), "{said}");
+        said.starts_with("452 ")
+    };
+    let ids = [hold(&place, "alice"), hold(&place, "alice")];
+    assert!(refused(&place, "alice") && !refused(&place, "bob"));
+    // What is not for later is none of it.
+    let mut alice = log_in(&place, "alice");
+    for parameters in ["", " HOLDUNTIL=2020-01-01T00:00:00Z"] {
+        submit(&mut alice, &format!("MAIL FROM:<a@x.test>{parameters}"), RCPT, MESSAGE);
+    }
+    place.full.wait(2);
+    place.queue(&format!("release {}", ids[0]));
+    // Two that come at a time for the one place.
+    let mut both = [log_in(&place, "alice"), log_in(&place, "alice")];
+    for session in &mut both {
+        for (line, code) in [(HOLD, "250 "), (RCPT, "250 "), ("DATA", "354 ")] {
+            assert!(say(session, line).unwrap().starts_with(code));
+        }
+        session.write_all(MESSAGE).unwrap();
+    }
+    let said = both.each_mut().map(|session| say(session, ".").unwrap());
+    assert!(said[1].starts_with("452 4.7.1 2 messages "), "{said:?}");
+    let third = queued(&said[0]);
+    assert!(refused(&place, "alice"));
+    place.queue(&format!("drop {third}"));
+    hold(&place, "alice");
+    assert!(refused(&place, "alice"));
+    let place = place.after_a_crash();
+    wait_for("what was held is counted", || refused(&place, "alice"));
+    assert!(!refused(&place, "bob"));
+    place.queue(&format!("retry {}", ids[1]));
+    assert!(!refused(&place, "alice"));
 }
 
 #[test]
 fn mail_for_later_is_kept_until_then() {
     let folder = tempfile::tempdir().unwrap();
-    let place = submission(folder.path());
+    let place = submission(folder.path(), &[]);
     let message = b"Date: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-ID: <1@x.test>\r\n\
         From: a@x.test\r\nSubject: later\r\n\r\nHello\r\n";
-    let mut secure = over(plain(place.server.smtp), &anybody(), "relay.test");
-    reply(&mut secure).unwrap();
-    let offers = say(&mut secure, "EHLO client.test").unwrap();
-    assert!(offers.contains("\r\n250-AUTH "), "{offers}");
-    let said = say(&mut secure, "AUTH PLAIN AGFsaWNlAHBlbmNpbA==").unwrap();
-    assert!(said.starts_with("235 "), "{said}");
-    assert!(say(&mut secure, "EHLO client.test").unwrap().contains("\r\n250-FUTURERELEASE "));
+    let mut secure = log_in(&place, "alice");
     let accepted = Instant::now();
     submit(&mut secure, "MAIL FROM:<a@x.test> HOLDFOR=1", "RCPT TO:<b@full.test>", message);
     let came = place.full.wait(1).remove(0);

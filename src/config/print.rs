@@ -269,6 +269,7 @@ fn limits(config: &Config) -> Pairs {
         ("connection_rate_per_client", rate(limits.connection_rate_per_client)),
         ("message_rate_per_client", rate(limits.message_rate_per_client)),
         ("message_rate_per_user", rate(limits.message_rate_per_user)),
+        ("held_per_user", limits.held_per_user.into()),
         ("unlimited", list(&limits.unlimited)),
         ("data_rate", text(print_size(limits.data_rate))),
         ("receive_memory", text(print_size(limits.receive_memory))),

@@ -325,7 +325,7 @@ impl<'t> Reader<'t> {
         let connection_rate_per_client = rate("limits.connection_rate_per_client");
         let message_rate_per_client = rate("limits.message_rate_per_client");
         let message_rate_per_user = rate("limits.message_rate_per_user");
-        let memory = "limits.receive_memory";
+        let (held, memory) = ("limits.held_per_user", "limits.receive_memory");
         Limits {
             commands_without_mail: self.key(
                 s,
@@ -337,6 +337,7 @@ impl<'t> Reader<'t> {
             connection_rate_per_client,
             message_rate_per_client,
             message_rate_per_user,
+            held_per_user: self.key(s, held, limits.held_per_user, values::count),
             unlimited: self.key(s, "limits.unlimited", Vec::new(), values::networks),
             data_rate: self.key(s, "limits.data_rate", limits.data_rate, values::size),
             receive_memory: self.key(s, memory, limits.receive_memory, values::size),

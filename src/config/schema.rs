@@ -601,6 +601,12 @@ pub const KEYS: &[Key] = &[
         "Most transactions that one user begins in a time, over all cores, wherever the user comes from; more are answered 451.",
     ),
     key(
+        "limits.held_per_user",
+        Kind::Count(0, 1_000_000),
+        Value("1000"),
+        "Most messages of one user that are held back for later (FUTURERELEASE), over all cores; more are answered 452 (RFC 4865, 6). 0 for any number.",
+    ),
+    key(
         "limits.unlimited",
         Kind::Networks,
         Value("[]"),

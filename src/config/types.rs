@@ -337,6 +337,8 @@ pub struct Limits {
     pub message_rate_per_client: Option<Rate>,
     /// Most transactions of a user in a time; `None` for any number.
     pub message_rate_per_user: Option<Rate>,
+    /// Most messages of a user that are held for later; 0 for any number.
+    pub held_per_user: u32,
     /// Clients that the limits by client do not hold for.
     pub unlimited: Vec<IpNet>,
     /// Bytes a second that a body has to come at; 0 for any.
@@ -502,6 +504,7 @@ impl Default for Limits {
             connection_rate_per_client: None,
             message_rate_per_client: None,
             message_rate_per_user: None,
+            held_per_user: 1000,
             unlimited: Vec::new(),
             data_rate: 100,
             receive_memory: 1 << 30,

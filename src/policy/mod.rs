@@ -12,6 +12,7 @@ mod pacer;
 pub mod password;
 pub mod retry;
 pub mod route;
+pub mod shelf;
 mod site;
 mod tables;
 pub mod terms;

@@ -1,5 +1,5 @@
 //! Who answers for users, for all shards: the source of users, the threads that
-//! ask it and hash, and the memory of who failed of late.
+//! ask it and hash, the memory of who failed of late, and what is held for whom.
 //!
 //! Shared between cores and behind locks, unlike what is on the way of a message:
 //! an authentication is rare, and costs a thousand times what a lock does.
@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::base::scram::ScramKeys;
 use crate::base::users::{Certificate, User};
+use crate::base::{Envelope, QueueId, Reply, UnixMillis};
 use crate::io::workers::Workers;
 use crate::policy::directory::{self, Unavailable, Users};
 use crate::policy::lockout::{Attempt, Lockout, Rules};
+use crate::policy::shelf::Shelf;
 
 /// Threads that hash: a log-in takes one about 20 ms, so some 50 a second each.
 const THREADS: usize = 2;
@@ -55,6 +57,7 @@ pub struct Authority {
     users: RwLock<Option<Arc<dyn Users>>>,
     workers: OnceLock<Workers>,
     lockout: Mutex<Lockout>,
+    shelf: Mutex<Shelf>,
 }
 
 impl Authority {
@@ -89,6 +92,44 @@ impl Authority {
         self.lockout.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn shelf(&self) -> std::sync::MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A message is queued: it counts against the quota of its user if it is held for
+    /// later.
+    pub fn holds(&self, id: QueueId, envelope: &Envelope, now: UnixMillis) {
+        if let Some((user, until)) = for_later(envelope, now) {
+            self.shelf().put(user, id, until, now);
+        }
+    }
+
+    /// A message is about to be stored: a place in the quota of its user, if it is to be
+    /// held for later and `most` are.
+    ///
+    /// # Errors
+    /// There is none: as [`Shelf::refusal`].
+    pub(super) fn reserve(
+        &self,
+        envelope: &Envelope,
+        most: u32,
+        now: UnixMillis,
+    ) -> Result<Option<Reserved<'_>>, Reply> {
+        let Some((user, until)) = for_later(envelope, now) else { return Ok(None) };
+        self.shelf().reserve(user, most, now)?;
+        Ok(Some(Reserved { authority: self, user: Some(user.to_owned()), until }))
+    }
+
+    /// A message is not held for later any more, before its time.
+    pub fn released(&self, id: QueueId) {
+        self.shelf().take(id);
+    }
+
+    /// Why no further message is held for a user, if so. See [`Shelf::refusal`].
+    pub(super) fn refuses_hold(&self, user: &str, most: u32, now: UnixMillis) -> Option<Reply> {
+        self.shelf().refusal(user, most, now)
+    }
+
     /// Whether an attempt is looked at. See [`Lockout::begin`].
     pub(super) fn begin(&self, rules: &Rules, now: Instant, attempt: Attempt<'_>) -> bool {
         self.lockout().begin(rules, now, attempt)
@@ -108,6 +149,40 @@ impl Authority {
     pub(super) fn dropped(&self, attempt: Attempt<'_>) {
         self.lockout().dropped(attempt);
     }
+}
+
+/// A place in the quota of a user, given back when this is dropped.
+pub(super) struct Reserved<'a> {
+    authority: &'a Authority,
+    /// Until it is filled.
+    user: Option<String>,
+    until: UnixMillis,
+}
+
+impl Reserved<'_> {
+    /// The message is stored.
+    pub(super) fn fill(mut self, id: QueueId, now: UnixMillis) {
+        if let Some(user) = self.user.take() {
+            let mut shelf = self.authority.shelf();
+            shelf.put(&user, id, self.until, now);
+            shelf.unreserve(&user);
+        }
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if let Some(user) = &self.user {
+            self.authority.shelf().unreserve(user);
+        }
+    }
+}
+
+/// For whom a message is held, and until when, if so.
+fn for_later(envelope: &Envelope, now: UnixMillis) -> Option<(&str, UnixMillis)> {
+    let terms = envelope.terms.as_deref()?;
+    let until = terms.kept_until().filter(|until| *until > now)?;
+    Some((terms.user.as_deref()?, until))
 }
 
 /// Runs on a helper thread.

@@ -179,6 +179,9 @@ impl<S: Store, H: Hooks> Session<S, H> {
         if let Some(reply) = intake.fault() {
             return Err(reply);
         }
+        let held_most = self.shard.config().limits.held_per_user;
+        let now = self.shard.hooks.now();
+        let reserved = self.shard.authority.reserve(&intake.envelope, held_most, now)?;
         let stored = std::mem::replace(&mut intake.stored, Stored::Buffered);
         let mut passage = std::mem::take(&mut intake.passage);
         let (end, size) = passage.end(body, intake.scanner.size())?;
@@ -193,6 +196,9 @@ impl<S: Store, H: Hooks> Session<S, H> {
         };
         let took = ended.elapsed();
         self.count_acceptance(intake, took);
+        if let Some(reserved) = reserved {
+            reserved.fill(id, self.shard.hooks.now());
+        }
         self.shard.hooks.accepted(Accepted {
             id,
             envelope: std::mem::take(&mut intake.envelope),

@@ -499,8 +499,12 @@ impl<S: Store, H: Hooks> Session<S, H> {
 
     /// Why a message cannot be taken on these terms, if so.
     fn refuses_asks(&self, asks: &Asks) -> Option<Reply> {
-        let hold_max = self.shard.config().queue.hold_max;
-        terms::refusal(asks, self.shard.hooks.now(), hold_max)
+        let (config, now) = (self.shard.config(), self.shard.hooks.now());
+        terms::refusal(asks, now, config.queue.hold_max).or_else(|| {
+            let is_for_later = asks.hold.is_some_and(|hold| hold.until(now) > now);
+            let user = self.user_name().filter(|_| is_for_later)?;
+            self.shard.authority.refuses_hold(user, config.limits.held_per_user, now)
+        })
     }
 
     /// Why this address cannot stand in an envelope here, if so.

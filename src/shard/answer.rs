@@ -18,6 +18,7 @@ use crate::base::{Outcome, QueueId};
 use crate::io::store::Store;
 use crate::mail::stuffing::Unstuffer;
 use crate::queue::{BodyReader, MessageState, PendingRecipient, QueueError};
+use crate::receive::authority::Authority;
 
 /// What a shard needs to answer questions about its queue.
 pub(super) struct Desk<S: Store> {
@@ -25,6 +26,7 @@ pub(super) struct Desk<S: Store> {
     pub(super) guide: Rc<dyn Guide>,
     pub(super) maillog: Rc<MailLog>,
     pub(super) counters: SharedCounters,
+    pub(super) authority: Arc<Authority>,
     /// Sites that the order under way has hurried.
     pub(super) hurried: Hurried,
 }

@@ -25,6 +25,7 @@ use super::hooks::{Back, Front};
 use super::logs::{Begun, Logs, begin_logs, log_dir, read_queue};
 use super::maillog::MailLog;
 use super::mesh::ShardMesh;
+use super::shelf::count_held;
 use super::turns::{self, Turn, Turns};
 use super::{Config, Recovered, ShardPlan};
 
@@ -92,8 +93,12 @@ pub(super) async fn run(mut plan: ShardPlan, channels: Channels) {
     for unread in unread {
         let core = Rc::clone(&core);
         let read = async move {
-            if let Err(why) = read_queue(unread).await {
-                core.unreadable.borrow_mut().get_or_insert(why);
+            let log = unread.log;
+            match read_queue(unread).await {
+                Ok(()) => count_held(&core.logs[&log], &core.plan.authority).await,
+                Err(why) => {
+                    core.unreadable.borrow_mut().get_or_insert(why);
+                }
             }
         };
         spawn(read).detach();
@@ -159,6 +164,7 @@ fn build(
         guide: Rc::new(relay.clone()),
         maillog: Rc::clone(&maillog),
         counters: Rc::clone(&counters),
+        authority: Arc::clone(&plan.authority),
         hurried: RefCell::default(),
     });
     let unreadable = RefCell::default();

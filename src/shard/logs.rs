@@ -29,6 +29,7 @@ pub fn log_dir(data_dir: &Path, log: ShardId) -> PathBuf {
 
 /// A log whose queue is still to be read.
 pub(super) struct Unread {
+    pub(super) log: ShardId,
     dir: PathBuf,
     adopted: bool,
     loading: Loading<UringStore>,
@@ -78,7 +79,7 @@ pub(super) async fn begin_logs(plan: &ShardPlan) -> Result<Begun, String> {
             ));
         }
         begun.logs.insert(log, queue);
-        begun.unread.push(Unread { dir, adopted: log != plan.id, loading });
+        begun.unread.push(Unread { log, dir, adopted: log != plan.id, loading });
     }
     Ok(begun)
 }
@@ -95,7 +96,7 @@ fn reserve(plan: &ShardPlan) -> u64 {
 /// Why it cannot be read, in words. Nothing that was queued before is delivered
 /// then; it is all there.
 pub(super) async fn read_queue(unread: Unread) -> Result<(), String> {
-    let Unread { dir, adopted, loading } = unread;
+    let Unread { dir, adopted, loading, .. } = unread;
     let began = clock::monotonic();
     let dir = dir.display();
     match loading.finish(clock::wall()).await {

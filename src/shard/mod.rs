@@ -15,6 +15,7 @@ mod mesh;
 pub mod order;
 mod scan;
 pub mod select;
+mod shelf;
 #[cfg(test)]
 mod tests;
 mod turns;

@@ -12,6 +12,7 @@ use super::answer::Desk;
 use super::control::{Action, Order, Ordered, OrderedMessage, Target};
 use super::scan::{Found, Wants, named, scan};
 use super::select::Chosen;
+use super::shelf::is_held;
 use crate::base::UnixMillis;
 use crate::io::clock;
 use crate::io::executor::yield_now;
@@ -75,7 +76,12 @@ impl<S: Store> Desk<S> {
                 &order.by,
                 now,
             ) {
-                Ok(done) => carried.push((message, done)),
+                Ok(done) => {
+                    if !is_held(&message.queue, message.state.id) {
+                        self.authority.released(message.state.id);
+                    }
+                    carried.push((message, done));
+                }
                 // Settled meanwhile.
                 Err(QueueError::Unknown(_)) => {}
                 Err(error) => {

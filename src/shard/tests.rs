@@ -85,6 +85,7 @@ impl Rig {
             guide: Rc::clone(&map) as Rc<dyn Guide>,
             maillog: Rc::new(MailLog::new(sink, counters.clone())),
             counters,
+            authority: Arc::default(),
             hurried: RefCell::default(),
         };
         Rig { desk, map, stores, log }
@@ -478,6 +479,7 @@ fn a_message_is_shown_in_parts_without_its_stuffing() {
             guide: Rc::clone(&rig.desk.guide),
             maillog: Rc::clone(&rig.desk.maillog),
             counters: rig.desk.counters.clone(),
+            authority: Arc::clone(&rig.desk.authority),
             hurried: RefCell::default(),
         };
         let sending = spawn(async move { desk.send_parts(id, sender).await });

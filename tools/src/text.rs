@@ -1,6 +1,22 @@
 //! Figures for people: numbers with their thousands apart, times with a unit
 //! that fits, round values for axes.
 
+use std::fmt::Display;
+use std::io::{self, Write};
+
+/// Writes `text` and a line end to standard output. That its reader has seen enough
+/// (`| head`) is no error.
+///
+/// # Errors
+/// Others of writing.
+pub fn say(text: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
 /// A whole number with its thousands apart.
 pub fn grouped(number: f64) -> String {
     let digits = format!("{:.0}", number.max(0.0));
@@ -27,8 +43,18 @@ pub fn time_label(ms: f64) -> String {
         ms if ms < 999.5 => (ms, "ms"),
         ms => (ms / 1000.0, "s"),
     };
-    let decimals = if value < 9.95 && (value - value.round()).abs() > 0.049 { 1 } else { 0 };
+    let tenths = (value * 10.0).round() as u64;
+    let decimals = usize::from(tenths < 100 && !tenths.is_multiple_of(10));
     format!("{value:.decimals$} {unit}")
+}
+
+/// A size in the largest unit that it is a multiple of.
+pub fn size_label(size: u64) -> String {
+    match size {
+        size if size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
+        size if size.is_multiple_of(1 << 10) => format!("{} KiB", size >> 10),
+        size => format!("{size} octets"),
+    }
 }
 
 /// The distance of round grid lines and the topmost of them, for values up to
@@ -58,6 +84,10 @@ mod tests {
         {
             assert_eq!(time_label(ms), text);
         }
+        for (ms, text) in [(3.95, "4 ms"), (4.06, "4.1 ms"), (9.94, "9.9 ms"), (9.97, "10 ms")] {
+            assert_eq!(time_label(ms), text);
+        }
+        assert_eq!([4096, 3 << 20, 999].map(size_label), ["4 KiB", "3 MiB", "999 octets"]);
         assert_eq!(counted(1, "core") + &counted(2000, "run"), "1 core2,000 runs");
         assert_eq!(round_steps(23_000.0), (5_000.0, 25_000.0));
         assert_eq!(round_steps(0.5).0, 1.0);

@@ -7,8 +7,10 @@ mod pair;
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use assert_cmd::prelude::*;
 use clap::Parser;
 use pair::{count, load, options, sink, verified};
 use ringpost_tools::load;
@@ -110,13 +112,31 @@ fn a_knee_is_found_where_the_sink_gets_slow() {
     // Two connections and 10 ms for each message: 200 a second and no more.
     let mut seen = 0;
     let options = options(&sink, "--connections 2 --duration 200ms --find-knee 60ms");
-    let knee = knee::find(&options, Duration::from_millis(60), |_| seen += 1).unwrap();
+    let knee = knee::find(&options, Duration::from_millis(60), |_| {
+        seen += 1;
+        Ok(())
+    })
+    .unwrap();
     sink.stop().unwrap();
     let rate = knee.knee_per_s.unwrap();
     assert!((60.0..260.0).contains(&rate), "{rate}");
     assert!(knee.too_much_per_s.unwrap() > rate);
     assert_eq!(knee.probes.len(), seen);
     assert!(knee.probes[0].rate.is_none() && seen > 5);
+}
+
+#[test]
+fn no_knee_is_looked_for_where_the_same_share_fails_at_any_rate() {
+    let sink = sink(&["--discard", "--reject", "452:50%:dot"]);
+    let options = options(&sink, "--connections 4 --duration 200ms --find-knee 10s");
+    let knee = knee::find(&options, Duration::from_secs(10), |_| Ok(())).unwrap();
+    sink.stop().unwrap();
+    let why = knee.fails_anyhow.unwrap();
+    assert!(
+        why.contains("% of the messages fail at any rate") && why.contains("452 4.0.0"),
+        "{why}"
+    );
+    assert_eq!(knee.knee_per_s, None);
 }
 
 #[test]
@@ -149,7 +169,8 @@ fn results_can_be_looked_at_and_compared() {
     ] {
         assert!(text.contains(part), "{part}");
     }
-    assert_eq!(text.matches("<svg ").count(), 4);
+    // Four charts, each for wide and for narrow windows.
+    assert_eq!(text.matches("<svg ").count(), 8);
     assert_eq!(text.matches("<svg ").count(), text.matches("</svg>").count());
     for outside in ["http://", "https://", "<script", "url("] {
         assert!(!text.contains(outside), "the page needs nothing else: {outside}");
@@ -160,6 +181,23 @@ fn results_can_be_looked_at_and_compared() {
     assert!(comparison.differences.iter().any(|it| it.starts_with("loop:")), "{comparison}");
     let error = diff::compare(&[path("a.html")], &[path("b.json")]).unwrap_err();
     assert!(error.to_string().contains("not a result"), "{error}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_costs_no_results() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("all.json");
+    let sink = sink(&["--discard"]);
+    let mut command = Command::cargo_bin("ringpost-load").unwrap();
+    command.arg(format!("--target={}", sink.addresses[0])).arg("--json").arg(&json);
+    command.args(["--messages=5", "--connections=1", "--quiet"]).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    sink.stop().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.is_empty(), "{}: {said}", output.status);
+    assert!(fs::read_to_string(&json).unwrap().contains("\"accepted\": 5"));
 }
 
 #[test]

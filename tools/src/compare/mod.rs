@@ -32,7 +32,7 @@ use ringpost::mail::date;
 use crate::demo::child;
 use crate::interrupt;
 use crate::machine::{self, Machine};
-use crate::text::grouped;
+use crate::text::{grouped, say, size_label};
 use crate::values::Cores;
 use measure::{Measurement, Surroundings};
 use options::{Options, Setting, Tls};
@@ -79,15 +79,15 @@ fn compare_and_write(
 ) -> io::Result<()> {
     let comparison = compare(options, command_line, stop)?;
     let document = comparison.document();
-    print!("\n{document}");
     if let Some(path) = &options.json {
         fs::write(path, serde_json::to_string_pretty(&comparison)? + "\n")?;
     }
     if options.out.is_some() || !options.quick {
         let path = options.out.clone().unwrap_or_else(|| usual_file(&comparison.host));
-        fs::write(&path, document)?;
+        fs::write(&path, &document)?;
         eprintln!("written to {}", path.display());
     }
+    say(format_args!("\n{}", document.trim_end()))?;
     if comparison.interrupted {
         return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"));
     }
@@ -248,7 +248,7 @@ fn line(measured: &Measurement) -> String {
     format!(
         "{:<7}{:>8} {:>4} conn{}{}  {:<12}{:>8} accepted/s{relayed}{}",
         setting.mode.name(),
-        table::size_label(setting.size),
+        size_label(setting.size),
         setting.connections,
         if setting.pipelining { " pipelining" } else { "" },
         match setting.tls {

@@ -7,7 +7,7 @@ use super::measure::Measurement;
 use super::options::{Setting, Tls};
 use super::server::Mode;
 use crate::machine::Machine;
-use crate::text::{grouped, time_label};
+use crate::text::{grouped, size_label, time_label};
 
 /// A server that was measured.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -231,15 +231,6 @@ pub fn faults<'a>(all: impl Iterator<Item = &'a Measurement>) -> String {
         parts.push(format!("{} still queued", grouped(queued as f64)));
     }
     if parts.is_empty() { "-".into() } else { parts.join(", ") }
-}
-
-/// A size in the largest unit that it is a multiple of.
-pub fn size_label(size: u64) -> String {
-    match size {
-        size if size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
-        size if size.is_multiple_of(1 << 10) => format!("{} KiB", size >> 10),
-        size => format!("{size} octets"),
-    }
 }
 
 #[cfg(test)]

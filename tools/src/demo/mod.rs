@@ -25,7 +25,7 @@ use clap::Parser;
 use ringpost::io::process::allowed_cpus;
 
 use crate::machine::{self, Machine};
-use crate::text::grouped;
+use crate::text::{grouped, say};
 use child::{Process, Role};
 use metrics::Figures;
 use options::Options;
@@ -92,7 +92,8 @@ fn demonstrate(options: &Options, phases: [Duration; 2]) -> io::Result<Demonstra
     };
     fs::write(options.out.join("latency.svg"), chart::draw(&demo))?;
     fs::write(options.out.join("result.json"), serde_json::to_string_pretty(&demo)? + "\n")?;
-    println!("\n{demo}\nresults: {}/latency.svg, result.json", options.out.display());
+    let out = options.out.display();
+    say(format_args!("\n{demo}\nresults: {out}/latency.svg, result.json"))?;
     Ok(demo)
 }
 

@@ -247,10 +247,11 @@ impl fmt::Display for Comparison {
         for difference in &self.differences {
             writeln!(f, "not alike: {difference}")?;
         }
-        writeln!(f, "{:<12}{:>12}{:>12}{:>10}{:>10}", "", "A", "B", "B/A", "noise")?;
+        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
+        writeln!(f, "{:<width$}{:>12}{:>12}{:>10}{:>10}", "", "A", "B", "B/A", "noise")?;
         for row in &self.rows {
             let digits = if row.a.max(row.b) < 1000.0 { 3 } else { 0 };
-            write!(f, "{:<12}{:>12.digits$}{:>12.digits$}", row.name, row.a, row.b)?;
+            write!(f, "{:<width$}{:>12.digits$}{:>12.digits$}", row.name, row.a, row.b)?;
             match row.ratio {
                 Some(ratio) => write!(f, "{ratio:>10.3}")?,
                 None => write!(f, "{:>10}", "-")?,
@@ -340,6 +341,14 @@ mod tests {
         let found = of_runs(&set([900.0, 905.0, 910.0]), &set([450.0, 455.0, 460.0]));
         assert_eq!(verdict(&found, "handshakes/s"), "worse");
         assert_eq!(verdict(&found, "handshake p99, ms"), "no difference");
+        // The names are of different lengths, and their figures below each other.
+        let text = found.to_string();
+        let (head, rows) = text.split_once('\n').unwrap();
+        let end = head.find("B/A").unwrap() + 3;
+        for row in rows.lines().take(found.rows.len()) {
+            let row = row.as_bytes();
+            assert!(row[end - 1] != b' ' && row[end] == b' ', "{text}");
+        }
         let found = of_runs(&set([900.0; 3]), &[run(1000.0, 8.0, 0.0)]);
         assert!(found.rows.iter().all(|row| !row.name.starts_with("handshake")));
     }

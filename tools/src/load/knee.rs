@@ -5,7 +5,9 @@
 //! next): first outwards until a good and a bad one are known, then halving the
 //! gap between them. Machines are noisy, so the two rates that are left are
 //! tried again in turn, good, bad, good, bad, and what two of three runs said
-//! holds; if that overturns one of them the search goes on from there.
+//! holds; if that overturns one of them the search goes on from there. A server
+//! that refuses the same share of the mail at half of a rate refuses it for other
+//! reasons than the rate: the search ends and says so.
 
 use std::fmt;
 use std::fs::File;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::options::Options;
-use crate::text::{grouped, time_label};
+use crate::text::{grouped, say, time_label};
 
 /// How close the highest good and the lowest bad rate must come.
 const GAP: f64 = 1.05;
@@ -33,6 +35,9 @@ const FIRST: f64 = 0.6;
 
 /// Most messages that may fail in a good run, as a share.
 const FAILED_MAX: f64 = 0.001;
+
+/// Failures from which on their share says something.
+const FAILED_MANY: u64 = 10;
 
 /// Length of a run, unless --duration says otherwise.
 const SPAN: Duration = Duration::from_secs(3);
@@ -145,6 +150,10 @@ pub struct Probe {
     pub p99_ms: f64,
     /// Messages refused or unanswered.
     pub failed: u64,
+    /// They as a share of all that were answered or lost.
+    pub failed_share: f64,
+    /// The most frequent failure, in words.
+    pub failure: Option<String>,
     /// Within the bound.
     pub good: bool,
 }
@@ -157,18 +166,38 @@ impl fmt::Display for Probe {
         };
         let verdict = match (self.rate, self.good) {
             (None, _) => "",
-            (_, true) => "good",
-            (_, false) => "too much",
+            (_, true) => "  good",
+            (_, false) => "  too much",
+        };
+        let failed = match self.failed {
+            0 => "-".into(),
+            _ => percent(self.failed_share),
         };
         write!(
             f,
-            "{rate:>14}{:>14}{:>12}{:>12}{:>10}  {verdict}",
+            "{rate:>14}{:>14}{:>12}{:>12}{failed:>10}{verdict}",
             grouped(self.messages_per_s) + "/s",
             time_label(self.p50_ms),
             time_label(self.p99_ms),
-            self.failed
         )
     }
+}
+
+/// A share with the digits that small ones need.
+fn percent(share: f64) -> String {
+    let decimals = if share < 0.0995 { 2 } else { 1 };
+    format!("{:.decimals$} %", share * 100.0)
+}
+
+/// True if the last of `probes` failed as often as the one before it at twice its
+/// rate, and what was accepted fell with the rate: as it does not where the
+/// rate is what is too much.
+fn fails_at_any_rate(probes: &[Probe]) -> bool {
+    let [.., before, last] = probes else { return false };
+    let halved = matches!((before.rate, last.rate), (Some(a), Some(b)) if b <= a * 0.6);
+    let both_fail = [before, last].iter().all(|it| !it.good && it.failed >= FAILED_MANY);
+    let as_often = last.failed_share > before.failed_share / 2.0;
+    halved && both_fail && as_often && last.messages_per_s <= before.messages_per_s * 0.75
 }
 
 /// What was found.
@@ -180,6 +209,8 @@ pub struct Knee {
     pub knee_per_s: Option<f64>,
     /// Lowest rate found to be too much.
     pub too_much_per_s: Option<f64>,
+    /// Messages fail at any rate as often, and why: no rate can be told to be good.
+    pub fails_anyhow: Option<String>,
     /// Every run, in order.
     pub probes: Vec<Probe>,
 }
@@ -187,16 +218,20 @@ pub struct Knee {
 /// Finds it, with a line on standard output for each run.
 pub fn find_and_print(options: &Options) -> io::Result<ExitCode> {
     let bound = options.find_knee.unwrap_or_default();
-    println!("p99 within {}", time_label(bound.as_secs_f64() * 1e3));
-    println!("{:>14}{:>14}{:>12}{:>12}{:>10}", "intended", "accepted", "p50", "p99", "failed");
-    let knee = find(options, bound, |probe| println!("{probe}"))?;
-    match (knee.knee_per_s, knee.too_much_per_s) {
-        (Some(rate), Some(too_much)) => {
-            println!("\nknee: {}/s ({}/s is too much)", grouped(rate), grouped(too_much));
+    say(format_args!("p99 within {}", time_label(bound.as_secs_f64() * 1e3)))?;
+    say(format_args!(
+        "{:>14}{:>14}{:>12}{:>12}{:>10}",
+        "intended", "accepted", "p50", "p99", "failed"
+    ))?;
+    let knee = find(options, bound, |probe| say(probe))?;
+    say(match (knee.knee_per_s, knee.too_much_per_s, &knee.fails_anyhow) {
+        (.., Some(why)) => format!("\nno knee: {why}"),
+        (Some(rate), Some(too_much), None) => {
+            format!("\nknee: {}/s ({}/s is too much)", grouped(rate), grouped(too_much))
         }
-        (Some(rate), None) => println!("\nno knee found up to {}/s", grouped(rate)),
-        (None, _) => println!("\nno rate keeps p99 within the bound"),
-    }
+        (Some(rate), None, None) => format!("\nno knee found up to {}/s", grouped(rate)),
+        (None, ..) => "\nno rate keeps p99 within the bound".into(),
+    })?;
     if let Some(path) = &options.json {
         let mut file = BufWriter::new(File::create(path)?);
         serde_json::to_writer_pretty(&mut file, &knee)?;
@@ -209,8 +244,12 @@ pub fn find_and_print(options: &Options) -> io::Result<ExitCode> {
 /// Makes the runs; `each` is told of every one.
 ///
 /// # Errors
-/// Those of a run.
-pub fn find(options: &Options, bound: Duration, mut each: impl FnMut(&Probe)) -> io::Result<Knee> {
+/// Those of a run and of `each`.
+pub fn find(
+    options: &Options,
+    bound: Duration,
+    mut each: impl FnMut(&Probe) -> io::Result<()>,
+) -> io::Result<Knee> {
     let bound_ms = bound.as_secs_f64() * 1e3;
     let span = options.duration.unwrap_or(SPAN);
     let mut probes = Vec::new();
@@ -227,6 +266,7 @@ pub fn find(options: &Options, bound: Duration, mut each: impl FnMut(&Probe)) ->
         let (messages, accept) = (&report.messages, report.latency.accept);
         let failed = messages.refused + messages.unanswered;
         let intended = rate.unwrap_or_default() * span.as_secs_f64();
+        let all = failed + messages.accepted_in_all;
         let complete = messages.accepted as f64 >= intended * (1.0 - FAILED_MAX) - 1.0;
         let probe = Probe {
             rate,
@@ -234,24 +274,34 @@ pub fn find(options: &Options, bound: Duration, mut each: impl FnMut(&Probe)) ->
             p50_ms: accept.p50_ms,
             p99_ms: accept.p99_ms,
             failed,
+            failed_share: failed as f64 / all.max(1) as f64,
+            failure: report.failures.first().map(ToString::to_string),
             good: complete && accept.count > 0 && accept.p99_ms <= bound_ms,
         };
         thread::sleep(PAUSE);
         Ok((probe, report.interrupted))
     };
     let (first, mut interrupted) = run(None)?;
-    each(&first);
+    each(&first)?;
     let mut search = Search::new(first.messages_per_s * FIRST);
     probes.push(first);
+    let mut fails_anyhow = None;
     while let Some(rate) = search.next().filter(|_| !interrupted) {
         let probe;
         (probe, interrupted) = run(Some(rate))?;
-        each(&probe);
+        each(&probe)?;
         search.note(probe.good);
         probes.push(probe);
+        if let Some(last) = probes.last().filter(|_| fails_at_any_rate(&probes)) {
+            let failure = last.failure.as_deref().unwrap_or_default();
+            let share = percent(last.failed_share);
+            fails_anyhow =
+                Some(format!("{share} of the messages fail at any rate, as in {failure}"));
+            break;
+        }
     }
     let (knee_per_s, too_much_per_s) = search.found();
-    Ok(Knee { bound_ms, knee_per_s, too_much_per_s, probes })
+    Ok(Knee { bound_ms, knee_per_s, too_much_per_s, fails_anyhow, probes })
 }
 
 #[cfg(test)]
@@ -300,5 +350,28 @@ mod tests {
         assert!(tried.len() < 12);
         let (search, tried) = searched(1_000.0, |_, _| true);
         assert_eq!((search.found().1, tried.len()), (None, PROBES_MAX));
+    }
+
+    #[test]
+    fn a_share_that_fails_at_half_the_rate_too_is_none_of_its_doing() {
+        let probe = |rate: f64, accepted: f64, failed: u64| Probe {
+            rate: Some(rate),
+            messages_per_s: accepted,
+            p50_ms: 1.0,
+            p99_ms: 2.0,
+            failed,
+            failed_share: failed as f64 / (accepted + failed as f64).max(1.0),
+            failure: None,
+            good: false,
+        };
+        let fails = |before, last| fails_at_any_rate(&[before, last]);
+        assert!(fails(probe(1000.0, 950.0, 50), probe(500.0, 475.0, 25)));
+        assert!(fails(probe(1000.0, 0.0, 1000), probe(500.0, 0.0, 500)), "nothing is accepted");
+        // A limit of the rate, an overload that ends, too few to tell, no lower rate.
+        assert!(!fails(probe(1000.0, 100.0, 900), probe(500.0, 100.0, 400)));
+        assert!(!fails(probe(1000.0, 900.0, 100), probe(500.0, 490.0, 10)));
+        assert!(!fails(probe(10.0, 9.0, 1), probe(5.0, 4.0, 1)));
+        assert!(!fails(probe(1000.0, 950.0, 50), probe(900.0, 700.0, 45)));
+        assert!(!fails_at_any_rate(&[probe(1000.0, 950.0, 50)]));
     }
 }

@@ -27,7 +27,7 @@ pub mod series;
 pub mod sizes;
 pub mod worker;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::TcpStream;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +38,7 @@ use clap::Parser;
 use ringpost::io::executor::{Pinned, run_pinned, sleep};
 use ringpost::io::process::{allowed_cpus, raise_open_files};
 
+use crate::text::say;
 use crate::{interrupt, ledger, machine, verify};
 use figures::Figures;
 use live::Live;
@@ -75,24 +76,18 @@ pub fn main_with(arguments: Vec<String>) -> ExitCode {
 
 fn verify_ledgers(options: &VerifyOptions) -> io::Result<ExitCode> {
     let verdict = verify::compare(&options.sent, &options.received, |_| ())?;
-    let mut out = io::stdout().lock();
-    if options.json {
-        serde_json::to_writer_pretty(&mut out, &verdict)?;
-        writeln!(out)?;
-    } else {
-        write!(out, "{verdict}")?;
+    match options.json {
+        true => say(serde_json::to_string_pretty(&verdict)?)?,
+        false => say(verdict.to_string().trim_end())?,
     }
     Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn compare_results(options: &DiffOptions) -> io::Result<ExitCode> {
     let comparison = diff::compare(&options.before, &options.after)?;
-    let mut out = io::stdout().lock();
-    if options.json {
-        serde_json::to_writer_pretty(&mut out, &comparison)?;
-        writeln!(out)?;
-    } else {
-        write!(out, "{comparison}")?;
+    match options.json {
+        true => say(serde_json::to_string_pretty(&comparison)?)?,
+        false => say(comparison.to_string().trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -100,8 +95,8 @@ fn compare_results(options: &DiffOptions) -> io::Result<ExitCode> {
 fn run_and_print(options: &Options, command_line: String) -> io::Result<ExitCode> {
     let mut report = run(options)?;
     report.command_line = command_line;
-    print!("{report}");
     report.write_files(options)?;
+    say(report.to_string().trim_end())?;
     let took_nothing = report.messages.accepted_in_all == 0;
     Ok(if took_nothing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -143,11 +138,20 @@ pub fn run(options: &Options) -> io::Result<Report> {
         measured_from: options.warmup,
         ended: start.elapsed(),
         profile: plan.profile.clone(),
+        intended_until: intended_until(options, &plan),
         cpu_s: machine::cpu_seconds(std::process::id()).unwrap_or_default() - cpu_before,
         cores: workers,
         interrupted: waited?,
     };
     Ok(Report::new(options, figures, &conditions))
+}
+
+/// When the last message of an open loop should begin, from the start.
+fn intended_until(options: &Options, plan: &Plan) -> Option<Duration> {
+    let by_time = options.end_after().map(|span| options.warmup + span);
+    let counted = options.messages.zip(plan.profile.as_ref());
+    let by_count = counted.map(|(count, profile)| profile.at(count.saturating_sub(1)));
+    by_time.into_iter().chain(by_count).min()
 }
 
 /// An executor for each worker.

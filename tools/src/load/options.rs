@@ -104,7 +104,7 @@ pub struct Options {
     pub steps: Option<Shape>,
     /// Find the highest rate at which 99 of 100 messages are answered within
     /// this time, by short runs of --duration [default: 3s] each
-    #[arg(long, value_name = "P99", value_parser = values::span, conflicts_with_all = ["open", "messages", "ledger", "hgrm"])]
+    #[arg(long, value_name = "P99", value_parser = values::span, conflicts_with_all = ["open", "messages", "ledger", "hgrm", "tls_hgrm"])]
     pub find_knee: Option<Duration>,
     /// Size of the messages, or a mix with weights: "4KiB:80,100KiB:20"
     #[arg(long, value_name = "SIZES", default_value = "4KiB")]

@@ -105,6 +105,8 @@ pub struct Load {
     pub bdat: bool,
     /// "starttls" or "implicit".
     pub tls: Option<&'static str>,
+    /// Whether TLS sessions were resumed where they could be.
+    pub tls_resume: bool,
     /// Whether sessions were authenticated.
     pub auth: bool,
     /// Cores used.
@@ -156,6 +158,13 @@ pub struct Part {
     pub accept: Percentiles,
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}: {} {}", self.stage, self.what, self.example);
+        f.write_str(text.trim_end())
+    }
+}
+
 /// What a report is made of besides figures and options.
 pub struct Conditions {
     /// The warm-up.
@@ -164,6 +173,9 @@ pub struct Conditions {
     pub ended: Duration,
     /// Of an open loop.
     pub profile: Option<Arc<Profile>>,
+    /// From the start to when the last message should have begun; `None` if none
+    /// was the last.
+    pub intended_until: Option<Duration>,
     /// Processor time used.
     pub cpu_s: f64,
     /// Cores used.
@@ -305,6 +317,7 @@ impl Load {
             pipelining: options.pipelining,
             bdat: options.bdat,
             tls: options.security.tls.map(TlsStart::name),
+            tls_resume: options.security.tls_resume,
             auth: options.security.auth.is_some(),
             cores,
         }
@@ -312,7 +325,8 @@ impl Load {
 
     /// How the mail is sent beside plainly, in words that follow others.
     pub fn ways(&self) -> String {
-        let tls = self.tls.map(|how| format!("TLS ({how})"));
+        let resumed = if self.tls_resume { " resumed" } else { "" };
+        let tls = self.tls.map(|how| format!("TLS ({how}){resumed}"));
         let named = |name: &str, is_so: bool| is_so.then(|| name.to_owned());
         let all = [named("pipelining", self.pipelining), named("BDAT", self.bdat), tls];
         let all = all.into_iter().chain([named("AUTH", self.auth)]).flatten();
@@ -351,8 +365,10 @@ fn timeline(figures: &Figures, conditions: &Conditions) -> Timeline {
     let mut timeline = Timeline::new(&figures.series, ended, measured_from);
     if let Some(profile) = &conditions.profile {
         let middle = |index: usize| (index as f64 + 0.5) * timeline.bin_s;
+        let over = |at: Duration| conditions.intended_until.is_some_and(|until| at > until);
         timeline.intended_per_s = (0..timeline.accepted_per_s.len())
-            .map(|index| profile.rate_at(Duration::from_secs_f64(middle(index))))
+            .map(|index| Duration::from_secs_f64(middle(index)))
+            .map(|at| if over(at) { 0.0 } else { profile.rate_at(at) })
             .collect();
     }
     timeline
@@ -404,8 +420,8 @@ impl fmt::Display for Report {
         }
         if !self.failures.is_empty() {
             writeln!(f, "\nnot 2xx:")?;
-            for Failure { stage, what, example, count } in &self.failures {
-                writeln!(f, "{count:>10}  {stage}: {what} {example}")?;
+            for failure in &self.failures {
+                writeln!(f, "{:>10}  {failure}", failure.count)?;
             }
         }
         writeln!(

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::draw::Draw;
+use crate::text::size_label;
 use crate::values;
 
 /// Largest sum of the weights of a mix.
@@ -75,12 +76,12 @@ impl FromStr for Sizes {
 
 impl fmt::Display for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(size) = self.single() {
-            return write!(f, "{size} octets");
-        }
-        let parts: Vec<String> =
-            self.0.iter().map(|(size, weight)| format!("{size}:{weight}")).collect();
-        write!(f, "{} octets", parts.join(","))
+        let label = |(size, weight): &(u64, u64)| match self.single() {
+            Some(_) => size_label(*size),
+            None => format!("{}:{weight}", size_label(*size)),
+        };
+        let parts: Vec<String> = self.0.iter().map(label).collect();
+        write!(f, "messages of {}", parts.join(", "))
     }
 }
 
@@ -100,14 +101,14 @@ mod tests {
         assert!(count(&even, 2) > 10 && count(&even, 2) < 40);
         assert_eq!(order, sizes.order());
         assert_eq!(sizes.single(), None);
-        assert_eq!(sizes.to_string(), "4096:80,102400:15,1048576:5 octets");
+        assert_eq!(sizes.to_string(), "messages of 4 KiB:80, 100 KiB:15, 1 MiB:5");
     }
 
     #[test]
     fn one_size_is_one() {
         let sizes: Sizes = "4KiB".parse().unwrap();
         assert_eq!((sizes.single(), sizes.order()), (Some(4096), vec![0]));
-        assert_eq!(sizes.to_string(), "4096 octets");
+        assert_eq!(sizes.to_string(), "messages of 4 KiB");
         for bad in ["", "4KiB:", "4KiB:0", "4KiB:x", "4KiB:9999,1KiB:9999", ",", "1:2:3"] {
             assert!(bad.parse::<Sizes>().is_err(), "{bad}");
         }

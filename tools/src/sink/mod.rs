@@ -17,7 +17,7 @@ pub mod session;
 pub mod tls;
 pub mod worker;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use ringpost::io::executor::{Pinned, run_pinned};
 use ringpost::io::net::listen;
 use ringpost::io::process::{allowed_cpus, raise_open_files};
 
+use crate::text::say;
 use crate::{draw, interrupt, ledger};
 use limits::Limits;
 use options::Options;
@@ -58,16 +59,15 @@ pub fn main_with(arguments: Vec<String>) -> ExitCode {
 fn serve(options: &Options) -> io::Result<()> {
     let sink = start(options)?;
     for address in &sink.addresses {
-        println!("listening on {address}");
+        say(format_args!("listening on {address}"))?;
     }
-    io::stdout().flush()?;
     let begun = Instant::now();
     let (totals, threads) = (Totals(sink.shared), sink.threads);
     let enough = options.messages.unwrap_or(u64::MAX);
     let joiner = std::thread::spawn(move || join(threads));
     interrupt::wait(&joiner, |_| totals.taken() >= enough, || totals.stop())?;
     let joined = joiner.join().map_err(|_| io::Error::other("a worker panicked"))?;
-    println!("{}", totals.summary(begun.elapsed()));
+    say(totals.summary(begun.elapsed()))?;
     joined
 }
 

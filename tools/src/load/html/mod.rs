@@ -13,7 +13,7 @@ use ringpost::mail::date;
 use super::report::{Messages, Report};
 use crate::latency::Percentiles;
 use crate::text::{counted, grouped, time_label};
-use plot::{Axis, Plot, escape};
+use plot::{Axis, Plot, chart, escape};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -125,15 +125,19 @@ fn throughput(page: &mut String, report: &Report) {
     section(page, "Messages a second", &keys[..1 + usize::from(open)]);
     let all = timeline.accepted_per_s.iter().chain(&timeline.intended_per_s);
     let most = all.fold(1.0, |most: f64, rate| most.max(*rate));
-    let mut plot = Plot::new(Axis::Seconds(span(report)), Axis::Count(most));
-    shade_warmup(&mut plot, report);
-    let points = over_time(report, &timeline.accepted_per_s);
-    plot.area(&points, "s1");
-    plot.line(&points, "s1");
-    if open {
-        plot.line(&over_time(report, &timeline.intended_per_s), "s6 dashed");
-    }
-    page.push_str(&plot.finish("Messages accepted each second over time"));
+    let accepted = over_time(report, &timeline.accepted_per_s);
+    // Behind the last that should have begun there is nothing to be held against.
+    let mut intended = over_time(report, &timeline.intended_per_s);
+    while intended.pop_if(|(_, rate)| *rate <= 0.0).is_some() {}
+    let (x, y) = (Axis::Seconds(span(report)), Axis::Count(most));
+    page.push_str(&chart("Messages accepted each second over time", &x, &y, |plot| {
+        shade_warmup(plot, report);
+        plot.area(&accepted, "s1");
+        plot.line(&accepted, "s1");
+        if open {
+            plot.line(&intended, "s6 dashed");
+        }
+    }));
     page.push_str("</section>\n");
 }
 
@@ -141,17 +145,18 @@ fn latency_over_time(page: &mut String, report: &Report) {
     let timeline = &report.timeline;
     section(page, "Time to the 250, as it went", &[("s2", "p50"), ("s3", "p99")]);
     let values = || timeline.p50_ms.iter().chain(&timeline.p99_ms).copied();
-    let mut plot = Plot::new(Axis::Seconds(span(report)), Axis::times(values()));
-    shade_warmup(&mut plot, report);
-    for (values, class) in [(&timeline.p50_ms, "s2"), (&timeline.p99_ms, "s3")] {
-        // Where no 250 came the line is broken, not at zero.
-        for stretch in over_time(report, values).split(|(_, ms)| *ms <= 0.0) {
-            if !stretch.is_empty() {
-                plot.line(stretch, class);
+    let (x, y) = (Axis::Seconds(span(report)), Axis::times(values()));
+    page.push_str(&chart("Median and 99th percentile of the latency over time", &x, &y, |plot| {
+        shade_warmup(plot, report);
+        for (values, class) in [(&timeline.p50_ms, "s2"), (&timeline.p99_ms, "s3")] {
+            // Where no 250 came the line is broken, not at zero.
+            for stretch in over_time(report, values).split(|(_, ms)| *ms <= 0.0) {
+                if !stretch.is_empty() {
+                    plot.line(stretch, class);
+                }
             }
         }
-    }
-    page.push_str(&plot.finish("Median and 99th percentile of the latency over time"));
+    }));
     page.push_str("</section>\n");
 }
 
@@ -172,16 +177,16 @@ fn percentiles(page: &mut String, report: &Report) {
         })
         .collect();
     let axis = Axis::times(points.iter().map(|(_, ms)| *ms));
-    let mut plot = Plot::new(Axis::Nines(most), axis);
-    plot.area(&points, "s2");
-    plot.line(&points, "s2");
     let marks =
         [(std::f64::consts::LOG10_2, 0.5), (1.0, 0.9), (2.0, 0.99), (3.0, 0.999), (4.0, 0.9999)];
-    for (nines, quantile) in marks.into_iter().filter(|(nines, _)| *nines <= most) {
-        let ms = histogram.value_at_quantile(quantile) as f64 / 1e6;
-        plot.mark((nines, ms), "s2", &time_label(ms));
-    }
-    page.push_str(&plot.finish("Latency by percentile"));
+    page.push_str(&chart("Latency by percentile", &Axis::Nines(most), &axis, |plot| {
+        plot.area(&points, "s2");
+        plot.line(&points, "s2");
+        for (nines, quantile) in marks.into_iter().filter(|(nines, _)| *nines <= most) {
+            let ms = histogram.value_at_quantile(quantile) as f64 / 1e6;
+            plot.mark((nines, ms), "s2", &time_label(ms));
+        }
+    }));
     let from = if report.timeline.intended_per_s.is_empty() {
         "From a message's first command to its 250."
     } else {
@@ -208,15 +213,16 @@ fn failures_over_time(page: &mut String, report: &Report) {
         page.push_str("<p class=\"note\">None.</p>\n</section>\n");
         return;
     }
-    let mut plot = Plot::new(Axis::Seconds(span(report)), Axis::Count(most));
-    shade_warmup(&mut plot, report);
     let width = timeline.bin_s * together as f64;
-    for at in (0..sums.len()).filter(|at| sums[*at] > 0.0) {
-        let from = at as f64 * width;
-        let parts = [(rows[0][at], "s3"), (rows[1][at], "s4"), (rows[2][at], "s5")];
-        plot.pile((from, from + width), &parts);
-    }
-    page.push_str(&plot.finish("Failures each second over time"));
+    let (x, y) = (Axis::Seconds(span(report)), Axis::Count(most));
+    page.push_str(&chart("Failures each second over time", &x, &y, |plot| {
+        shade_warmup(plot, report);
+        for at in (0..sums.len()).filter(|at| sums[*at] > 0.0) {
+            let from = at as f64 * width;
+            let parts = [(rows[0][at], "s3"), (rows[1][at], "s4"), (rows[2][at], "s5")];
+            plot.pile((from, from + width), &parts);
+        }
+    }));
     page.push_str("</section>\n");
 }
 
@@ -269,7 +275,7 @@ fn replies(page: &mut String, report: &Report) {
         return;
     }
     page.push_str(
-        "<div class=\"wide\"><table><tr><th>count</th><th class=\"text\">at</th>\
+        "<div class=\"wide\"><table class=\"replies\"><tr><th>count</th><th class=\"text\">at</th>\
          <th class=\"text\">reply</th><th class=\"text\">words of the first</th></tr>\n",
     );
     for failure in &report.failures {

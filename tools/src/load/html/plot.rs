@@ -6,13 +6,67 @@ use std::fmt::Write;
 
 use crate::text::{grouped, round_steps, time_label};
 
-/// Size of a chart in its own units; the page scales it.
-const WIDTH: f64 = 1000.0;
-const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 76.0;
-const RIGHT: f64 = 18.0;
-const TOP: f64 = 14.0;
-const BOTTOM: f64 = 34.0;
+/// The size of a drawing in its own units, which the page scales, and the space
+/// around what is plotted.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    class: &'static str,
+    width: f64,
+    height: f64,
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+}
+
+/// For windows of a desk.
+const WIDE: Frame = Frame {
+    class: "on-wide",
+    width: 1000.0,
+    height: 280.0,
+    left: 76.0,
+    right: 18.0,
+    top: 14.0,
+    bottom: 34.0,
+};
+
+/// For a phone held upright.
+const NARROW: Frame = Frame {
+    class: "on-narrow",
+    width: 360.0,
+    height: 230.0,
+    left: 52.0,
+    right: 8.0,
+    top: 16.0,
+    bottom: 28.0,
+};
+
+/// Width of a letter of a label, about, and the least space between two labels.
+const LETTER: f64 = 7.0;
+const BETWEEN: f64 = 6.0;
+
+impl Frame {
+    /// The edge that what is plotted ends at.
+    fn right_edge(&self) -> f64 {
+        self.width - self.right
+    }
+
+    /// The line that what is plotted stands on.
+    fn floor(&self) -> f64 {
+        self.height - self.bottom
+    }
+}
+
+/// Draws a chart with `draw`, for both widths; `what` is read to those who do not
+/// see it.
+pub fn chart(what: &str, x: &Axis, y: &Axis, draw: impl Fn(&mut Plot)) -> String {
+    let one = |frame| {
+        let mut plot = Plot::new(frame, x.clone(), y.clone());
+        draw(&mut plot);
+        plot.finish(what)
+    };
+    one(WIDE) + &one(NARROW)
+}
 
 /// An axis.
 #[derive(Clone, Debug)]
@@ -86,6 +140,7 @@ impl Axis {
 
 /// A chart as it grows.
 pub struct Plot {
+    frame: Frame,
     x: Axis,
     y: Axis,
     body: String,
@@ -93,30 +148,42 @@ pub struct Plot {
 
 impl Plot {
     /// An empty chart.
-    pub fn new(x: Axis, y: Axis) -> Self {
-        let mut plot = Plot { x, y, body: String::new() };
+    fn new(frame: Frame, x: Axis, y: Axis) -> Self {
+        let mut plot = Plot { frame, x, y, body: String::new() };
+        let (left, right) = (frame.left, frame.right_edge());
         for (value, label) in plot.y.ticks() {
             let y = plot.at(0.0, value).1;
-            let right = WIDTH - RIGHT;
-            plot.put(format_args!("<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>"));
+            plot.put(format_args!("<path class=\"grid\" d=\"M{left} {y:.1}H{right}\"/>"));
             plot.put(format_args!(
                 "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-                LEFT - 9.0,
+                left - 8.0,
                 y + 4.0
             ));
         }
-        for (value, label) in plot.x.ticks() {
-            let x = plot.at(value, 0.0).0;
-            if matches!(plot.x, Axis::Nines(_)) {
-                let bottom = HEIGHT - BOTTOM;
-                plot.put(format_args!("<path class=\"grid\" d=\"M{x:.1} {TOP}V{bottom}\"/>"));
+        plot.name_x();
+        plot
+    }
+
+    /// The labels of the axis below: none beyond the edge, none in another.
+    fn name_x(&mut self) {
+        let (top, floor) = (self.frame.top, self.frame.floor());
+        let mut free_from = 0.0;
+        for (value, label) in self.x.ticks() {
+            let x = self.at(value, 0.0).0;
+            if matches!(self.x, Axis::Nines(_)) {
+                self.put(format_args!("<path class=\"grid\" d=\"M{x:.1} {top}V{floor}\"/>"));
             }
-            plot.put(format_args!(
-                "<text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
-                HEIGHT - BOTTOM + 20.0
+            let half = label.chars().count() as f64 * LETTER / 2.0;
+            let middle = x.min(self.frame.width - half);
+            if middle - half < free_from {
+                continue;
+            }
+            free_from = middle + half + BETWEEN;
+            self.put(format_args!(
+                "<text class=\"tick\" x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
+                floor + 19.0
             ));
         }
-        plot
     }
 
     fn put(&mut self, shape: std::fmt::Arguments<'_>) {
@@ -125,8 +192,9 @@ impl Plot {
     }
 
     fn at(&self, x: f64, y: f64) -> (f64, f64) {
-        let (width, height) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
-        (LEFT + self.x.share(x) * width, TOP + (1.0 - self.y.share(y)) * height)
+        let Frame { left, top, .. } = self.frame;
+        let (width, height) = (self.frame.right_edge() - left, self.frame.floor() - top);
+        (left + self.x.share(x) * width, top + (1.0 - self.y.share(y)) * height)
     }
 
     fn path(&self, points: &[(f64, f64)]) -> String {
@@ -147,7 +215,7 @@ impl Plot {
     /// The surface under a line.
     pub fn area(&mut self, points: &[(f64, f64)], class: &str) {
         let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
-        let (mut path, floor) = (self.path(points), HEIGHT - BOTTOM);
+        let (mut path, floor) = (self.path(points), self.frame.floor());
         let (from, to) = (self.at(first.0, 0.0).0, self.at(last.0, 0.0).0);
         let _ = write!(path, "L{to:.1} {floor}L{from:.1} {floor}Z");
         self.put(format_args!("<path class=\"area {class}\" d=\"{path}\"/>"));
@@ -176,9 +244,10 @@ impl Plot {
             "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>"
         ));
         // A label at the right edge would be cut, one on a steep rise crossed.
+        let (left, right) = (self.frame.left, self.frame.width);
         let (x, y, anchor) = match x {
-            x if x > WIDTH - 90.0 => (x - 4.0, y - 10.0, "end"),
-            x if x < LEFT + 130.0 => (x + 8.0, y + 17.0, "start"),
+            x if x > right - 36.0 => (x - 4.0, y - 10.0, "end"),
+            x if x < left + (right - left) * 0.14 => (x + 8.0, y + 17.0, "start"),
             x => (x, y - 10.0, "middle"),
         };
         self.put(format_args!(
@@ -191,16 +260,18 @@ impl Plot {
     /// A shade from `from` to `until` on the axis below, for a phase of the run.
     pub fn shade(&mut self, (from, until): (f64, f64)) {
         let (left, right) = (self.at(from, 0.0).0, self.at(until, 0.0).0);
-        let (width, height) = (right - left, HEIGHT - TOP - BOTTOM);
+        let (top, width) = (self.frame.top, right - left);
+        let height = self.frame.floor() - top;
         self.put(format_args!(
-            "<rect class=\"shade\" x=\"{left:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{height}\"/>"
+            "<rect class=\"shade\" x=\"{left:.1}\" y=\"{top}\" width=\"{width:.1}\" height=\"{height}\"/>"
         ));
     }
 
-    /// The drawing; `what` is read to those who do not see it.
-    pub fn finish(self, what: &str) -> String {
+    /// The drawing.
+    fn finish(self, what: &str) -> String {
+        let Frame { class, width, height, .. } = self.frame;
         format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n{}</svg>\n",
+            "<svg class=\"{class}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">\n{}</svg>\n",
             escape(what),
             self.body
         )
@@ -245,7 +316,7 @@ mod tests {
 
     #[test]
     fn shapes_stay_within_the_drawing() {
-        let mut plot = Plot::new(Axis::Seconds(2.0), Axis::Count(10.0));
+        let mut plot = Plot::new(WIDE, Axis::Seconds(2.0), Axis::Count(10.0));
         plot.line(&[(0.0, 0.0), (2.0, 10.0), (9.0, 99.0)], "s1");
         plot.area(&[(0.0, 1.0), (2.0, 2.0)], "s1");
         plot.area(&[], "s1");
@@ -255,7 +326,39 @@ mod tests {
         let text = plot.finish("a \"chart\"");
         assert!(text.contains("d=\"M76.0 246.0L982.0 14.0L982.0 14.0\""), "{text}");
         assert_eq!(text.matches("class=\"bar").count(), 2);
-        assert!(text.starts_with("<svg ") && text.contains("aria-label=\"a &quot;chart&quot;\""));
+        assert!(
+            text.starts_with("<svg class=\"on-wide\" ")
+                && text.contains("aria-label=\"a &quot;chart&quot;\"")
+        );
         assert_eq!(escape("<a href=\"x\">&\u{7}"), "&lt;a href=&quot;x&quot;&gt;&amp; ");
+    }
+
+    #[test]
+    fn labels_below_neither_meet_nor_leave_the_drawing() {
+        for frame in [WIDE, NARROW] {
+            for nines in [1.0, 3.3, 5.0] {
+                let text = Plot::new(frame, Axis::Nines(nines), Axis::Count(10.0)).finish("");
+                let mut end = 0.0;
+                let labels: Vec<&str> =
+                    text.lines().filter(|line| line.contains("\"middle\"")).collect();
+                assert!(!labels.is_empty());
+                for line in labels {
+                    let x = line.split("x=\"").nth(1).unwrap().split('"').next().unwrap();
+                    let label = line.split('>').nth(1).unwrap().split('<').next().unwrap();
+                    let half = label.len() as f64 * LETTER / 2.0;
+                    let x: f64 = x.parse().unwrap();
+                    assert!(x - half >= end && x + half <= frame.width + 0.1, "{nines}: {line}");
+                    end = x + half;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chart_is_drawn_for_both_widths() {
+        let (x, y) = (Axis::Seconds(2.0), Axis::Count(10.0));
+        let text = chart("both", &x, &y, |plot| plot.line(&[(0.0, 0.0), (2.0, 10.0)], "s1"));
+        assert_eq!((text.matches("<svg ").count(), text.matches("class=\"line").count()), (2, 2));
+        assert!(text.contains("L982.0 14.0") && text.contains("L352.0 16.0"), "{text}");
     }
 }

@@ -2,6 +2,8 @@
 //! told of in a document.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -115,4 +117,62 @@ fn a_signal_stops_the_server_that_runs_and_then_the_comparison() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("interrupted"), "{said}");
     assert!(!data.join("server").exists(), "the server's folder is gone");
+}
+
+#[test]
+fn what_was_measured_before_a_signal_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let mut command = Command::cargo_bin("ringpost-compare").unwrap();
+    command.args(["--only=sink", "--modes=accept", "--connections=1", "--sizes=1KiB", "--tls=no"]);
+    command.args(["--idle=0", "--duration=1500ms", "--rounds=2", "--data", &path("data")]);
+    command.args(["--json", &path("all.json"), "--out", &path("all.md")]);
+    // A group of its own, so that the signal can meet all of it, as Ctrl-C does.
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = String::new();
+    while !lines.contains(" accepted/s") {
+        assert!(said.read_line(&mut lines).unwrap() > 0, "{lines}");
+    }
+    Command::new("kill").args(["-INT", "--", &format!("-{}", child.id())]).status().unwrap();
+    said.read_to_string(&mut lines).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{lines}");
+    assert!(lines.trim_end().ends_with("interrupted"), "{lines}");
+    let all: serde_json::Value =
+        serde_json::from_slice(&fs::read(path("all.json")).unwrap()).unwrap();
+    // One, or more if the signal was long on its way.
+    let measured = all["measurements"].as_array().unwrap().len();
+    assert!((1..4).contains(&measured), "{all}");
+    assert_eq!((&all["interrupted"], &all["planned"]), (&true.into(), &4.into()));
+    let document = fs::read_to_string(path("all.md")).unwrap();
+    assert!(document.contains(&format!("Cut off after {measured} of 4")), "{document}");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(printed.trim(), document.trim());
+}
+
+#[test]
+fn a_load_that_fails_does_not_have_the_figures_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    // It says that it can do TLS, and does not offer it.
+    let mine = "name = \"mine\"\nmodes = [\"accept\"]\n\
+                start = [\"{self}\", \"__sink\", \"--discard\", \"--listen={address}\"]\n\
+                [values.tls]\nwith = \"tls\"\n";
+    fs::write(path("mine.toml"), mine).unwrap();
+    let mut command = Command::cargo_bin("ringpost-compare").unwrap();
+    command.args(["--quick", "--only=mine", "--tls=no,kept", "--idle=0"]);
+    command.args(["--server", &path("mine.toml"), "--data", &path("data")]);
+    command.args(["--json", &path("all.json"), "--out", &path("all.md")]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let all: serde_json::Value =
+        serde_json::from_slice(&fs::read(path("all.json")).unwrap()).unwrap();
+    let measurements = all["measurements"].as_array().unwrap();
+    let tls: Vec<&serde_json::Value> =
+        measurements.iter().map(|it| &it["setting"]["tls"]).collect();
+    assert_eq!(tls, [&serde_json::Value::from("no")]);
+    let missing = all["missing"][0].as_str().unwrap();
+    assert!(missing.contains("mine: ") && missing.contains("does not offer STARTTLS"), "{missing}");
 }

@@ -230,6 +230,7 @@ impl Surroundings {
             watch.look_if_due(&[pid]);
             thread::sleep(POLL);
         }
+        self.check()?;
         // It fails if nothing was accepted too, and says so in its figures.
         let _ = load.output();
         let result = LoadResult::read(&json, &log)

@@ -244,7 +244,7 @@ fn line(measured: &Measurement) -> String {
     let relayed = measured
         .relayed_per_s
         .map_or(String::new(), |rate| format!(", {} relayed/s", grouped(rate)));
-    let faults = Some(table::faults(std::iter::once(measured))).filter(|text| text != "-");
+    let faults = Some(table::faults(std::iter::once(measured))).filter(|text| text != table::NONE);
     format!(
         "{:<7}{:>8} {:>4} conn{}{}  {:<12}{:>8} accepted/s{relayed}{}",
         setting.mode.name(),

@@ -45,7 +45,7 @@ pub struct Options {
     /// How long a queue may take to drain behind that; what is relayed then counts
     #[arg(long, value_name = "SPAN", default_value = "6s", value_parser = values::span)]
     pub drain: Duration,
-    /// Begin nothing more after this time, however much is left; 0s for no end
+    /// Begin no other setting after this time, however much is left; 0s for no end
     #[arg(long, value_name = "SPAN", default_value = "25m", value_parser = values::span)]
     pub within: Duration,
     /// How often each is measured, if there is time; the table has the medians

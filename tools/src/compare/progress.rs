@@ -26,7 +26,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of `steps` in their order, no more to be begun after `within`.
+    /// Of `steps` in their order; no setting is begun after `within`, but one that was
+    /// begun is gone through, since its servers are held against each other.
     pub fn new(steps: Vec<Step>, within: Option<Duration>) -> Self {
         Progress { steps, taken: Vec::new(), begun: Instant::now(), within }
     }
@@ -34,7 +35,20 @@ impl Progress {
     /// The next; `None` if all were made, or the time is over.
     pub fn next(&self) -> Option<Step> {
         let is_late = self.within.is_some_and(|within| self.begun.elapsed() >= within);
-        self.steps.get(self.taken.len()).copied().filter(|_| !is_late)
+        let last = if is_late { self.begun_until() } else { self.all() };
+        self.steps[..last].get(self.over()).copied()
+    }
+
+    /// Where the setting ends that is being gone through: how many steps are over then.
+    fn begun_until(&self) -> usize {
+        let is_alike = |a: &Step, b: &Step| (a.round, a.setting) == (b.round, b.setting);
+        match self.steps[..self.over()].last() {
+            Some(last) => {
+                let rest = self.steps[self.over()..].iter();
+                self.over() + rest.take_while(|step| is_alike(step, last)).count()
+            }
+            None => 0,
+        }
     }
 
     /// The one that was next is over and has taken so long.
@@ -66,9 +80,10 @@ impl Progress {
             let (server, mode) = (step.server, step.setting.mode);
             mean(&|other| other.server == server && other.setting.mode == mode).unwrap_or(any)
         };
-        let all: Duration = self.steps[self.over()..].iter().map(like).sum();
+        let until = |end: usize| self.steps[self.over()..end].iter().map(like).sum::<Duration>();
+        let all = until(self.all());
         let left = self.within.map(|within| within.saturating_sub(self.begun.elapsed()));
-        Some(left.map_or(all, |left| left.min(all)))
+        Some(left.map_or(all, |left| left.min(all).max(until(self.begun_until()))))
     }
 
     /// It in front of a line: how many of all, and the time left.
@@ -125,7 +140,23 @@ mod tests {
         assert_eq!(progress.next(), None);
         let mut progress = Progress::new(steps(), Some(Duration::from_secs(3600)));
         assert_eq!(progress.next(), Some(steps()[0]));
-        progress.done(Duration::from_secs(86_400));
+        let day = Duration::from_secs(86_400);
+        progress.done(day);
+        assert_eq!(progress.left(), Some(day), "of the other server in the same setting");
+        progress.done(day);
         assert!(progress.left().is_some_and(|left| left <= Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn a_setting_that_was_begun_is_gone_through() {
+        let mut progress = Progress::new(steps(), Some(Duration::from_secs(3600)));
+        progress.done(Duration::ZERO);
+        progress.within = Some(Duration::ZERO);
+        assert_eq!(progress.next(), Some(steps()[1]));
+        progress.done(Duration::ZERO);
+        assert_eq!(progress.next(), None, "all servers have had their turn");
+        // The same setting in the next round is another.
+        progress.done(Duration::ZERO);
+        assert_eq!(progress.next(), None);
     }
 }

@@ -39,6 +39,7 @@ use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -327,9 +328,11 @@ fn search_path() -> Vec<PathBuf> {
     std::env::split_paths(&path).chain(SYSTEM.map(PathBuf::from)).collect()
 }
 
+/// A command in a process group of its own: a Ctrl-C on the terminal is for the
+/// comparison, which stops its servers in order.
 fn prepared(program: &str, arguments: &[String]) -> Command {
     let mut command = Command::new(program);
-    command.args(arguments);
+    command.args(arguments).process_group(0);
     if let Ok(path) = std::env::join_paths(search_path()) {
         command.env("PATH", path);
     }

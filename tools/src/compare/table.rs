@@ -7,7 +7,7 @@ use super::measure::Measurement;
 use super::options::{Setting, Tls};
 use super::server::Mode;
 use crate::machine::Machine;
-use crate::text::{grouped, size_label, time_label};
+use crate::text::{counted, grouped, size_label, time_label};
 
 /// A server that was measured.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -51,6 +51,9 @@ pub struct Comparison {
 
 /// Name of the server that keeps nothing.
 const CEILING: &str = "sink";
+
+/// In a table, where there is nothing to tell.
+pub const NONE: &str = "-";
 
 /// Name of the server that others are held against.
 pub const OURS: &str = "ringpost";
@@ -106,6 +109,31 @@ impl Comparison {
         all
     }
 
+    /// How often `server` was measured in `setting`.
+    fn rounds(&self, server: &str, setting: Setting) -> usize {
+        self.of(server, setting).count()
+    }
+
+    /// The most that any server was measured in `setting`.
+    fn rounds_max(&self, setting: Setting) -> usize {
+        let rounds = |entry: &Entry| self.rounds(&entry.name, setting);
+        self.servers.iter().map(rounds).max().unwrap_or_default()
+    }
+
+    /// Of how many rounds the tables are.
+    fn rounds_in_words(&self) -> String {
+        let all = || self.settings().into_iter().map(|setting| self.rounds_max(setting));
+        match (all().min().unwrap_or_default(), all().max().unwrap_or_default()) {
+            (least, most) if least == most => {
+                format!("each setting has {}", counted(most as u64, "round"))
+            }
+            (least, most) => format!(
+                "some settings have {least}, others up to {}",
+                counted(most as u64, "round")
+            ),
+        }
+    }
+
     /// The document, in Markdown.
     pub fn document(&self) -> String {
         let mut text = String::new();
@@ -132,8 +160,10 @@ impl Comparison {
         if self.over < self.planned {
             let _ = writeln!(
                 text,
-                "* Cut off after {} of {} measurements: some were made less often than others.",
-                self.over, self.planned
+                "* Cut off after {} of {} measurements: {}.",
+                self.over,
+                self.planned,
+                self.rounds_in_words()
             );
         }
         text.push('\n');
@@ -193,6 +223,10 @@ impl Comparison {
         let middle = |values: &dyn Fn(&Measurement) -> Option<f64>| {
             spread(all().filter_map(values)).map(|Spread(_, median, _)| median)
         };
+        let (rounds, most) = (self.rounds(&server.name, setting), self.rounds_max(setting));
+        let fewer = (rounds < most).then(|| format!("{rounds} of {most} rounds"));
+        let faults = Some(faults(all())).filter(|text| text != NONE);
+        let faults: Vec<String> = fewer.into_iter().chain(faults).collect();
         let _ = writeln!(
             text,
             "| {} | {} | {} ({}-{}) | {} | {} | {} | {} | {} | {} | {} |",
@@ -207,12 +241,12 @@ impl Comparison {
             text_of(middle(&|it| Some(it.p99_ms)), time_label),
             text_of(middle(&|it| it.cpu_s_per_1000), |it| format!("{it:.3} s")),
             text_of(middle(&|it| it.memory_mib), |it| format!("{it:.0} MiB")),
-            faults(all()),
+            if faults.is_empty() { NONE.into() } else { faults.join(", ") },
         );
     }
 }
 
-/// What went wrong, in all rounds; "-" if nothing did.
+/// What went wrong, in all rounds; [`NONE`] if nothing did.
 pub fn faults<'a>(all: impl Iterator<Item = &'a Measurement>) -> String {
     let (mut failed, mut stuck, mut queued) = (0, 0, 0);
     for it in all {
@@ -230,7 +264,7 @@ pub fn faults<'a>(all: impl Iterator<Item = &'a Measurement>) -> String {
     if queued > 0 {
         parts.push(format!("{} still queued", grouped(queued as f64)));
     }
-    if parts.is_empty() { "-".into() } else { parts.join(", ") }
+    if parts.is_empty() { NONE.into() } else { parts.join(", ") }
 }
 
 #[cfg(test)]
@@ -266,7 +300,9 @@ mod tests {
             measurements.push(measurement(CEILING, accept, 20_000.0 * scale, round));
             measurements.push(measurement(OURS, accept, 15_000.0 * scale, round));
             measurements.push(measurement(OURS, relay, 9_000.0 * scale, round));
-            measurements.push(measurement("other", relay, 500.0 * scale, round));
+            if round < 2 {
+                measurements.push(measurement("other", relay, 500.0 * scale, round));
+            }
             measurements.push(measurement(OURS, (Mode::Accept, Tls::New), 9_000.0, round));
         }
         let text = Comparison {
@@ -290,9 +326,9 @@ mod tests {
             "Not measured: exim: no exim4.",
             "## Accepting, 4 KiB, without pipelining",
             "| 100 | ringpost | 30,000 (27,000-36,000) | 0.75 | - | 5 ms | 12 ms | 0.110 s | - | 3 failed |",
-            "| 100 | other | 500 (450-600) | - | 18.0× |",
-            "3 failed, 3 still queued |",
-            "Cut off after 13 of 20 measurements",
+            "| 100 | other | 550 (500-600) | - | 16.4× |",
+            "| 2 of 3 rounds, 1 failed, 2 still queued |",
+            "Cut off after 13 of 20 measurements: each setting has 3 rounds.",
             "## Accepting over TLS, a new connection for each message, 4 KiB, without",
             "| connections | server | handshakes/s |",
             "| 100 | ringpost | 900 (900-900) |",

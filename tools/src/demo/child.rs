@@ -3,10 +3,13 @@
 //! time, memory and executors, as in life.
 //!
 //! A child's standard input is a pipe that the demo holds. When it closes, by
-//! the demo's will or its death, the child ends itself as by SIGTERM.
+//! the demo's will or its death, the child ends itself as by SIGTERM. It is in a
+//! process group of its own: a Ctrl-C on the terminal is for the demo alone, which
+//! ends its children in order.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
@@ -84,6 +87,7 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(log)?)
+            .process_group(0)
             .spawn()?;
         let stdin = child.stdin.take();
         let name = &role.argument()[2..];

@@ -296,12 +296,14 @@ impl Server {
     }
 }
 
-/// A line without the colours that it may have for a terminal.
+/// A line without the colours that it may have for a terminal, nor the word for what it
+/// says.
 fn plain(line: &str) -> String {
     let mut parts = line.split('\u{1b}');
     let first = parts.next().unwrap_or_default().to_owned();
     let coloured = parts.map(|part| part.split_once('m').map_or("", |(_, text)| text));
-    coloured.fold(first, |text, part| text + part).trim().to_owned()
+    let line = coloured.fold(first, |text, part| text + part);
+    line.trim().trim_start_matches("version: ").to_owned()
 }
 
 /// A throw-away certificate and its key.
@@ -534,6 +536,7 @@ mod tests {
     fn a_version_is_told_without_colours() {
         assert_eq!(plain("\u{1b}[32;40mMine.js\u{1b}[0m - 3\u{1b}"), "Mine.js - 3");
         assert_eq!(plain(" mine 7 "), "mine 7");
+        assert_eq!(plain("version: Mine 7"), "Mine 7");
     }
 
     #[test]

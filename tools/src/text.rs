@@ -3,6 +3,8 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
 
 /// Writes `text` and a line end to standard output. That its reader has seen enough
 /// (`| head`) is no error.
@@ -15,6 +17,32 @@ pub fn say(text: impl Display) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// Looks whether a file can be made at each of `paths`, so that a long run does not end
+/// with results that go nowhere. Nothing is written yet.
+///
+/// # Errors
+/// A folder is missing, or where a file is to be is one; with the path.
+pub fn can_write<'p>(paths: impl IntoIterator<Item = &'p Path>) -> io::Result<()> {
+    for path in paths {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
+            let why = if path.is_dir() { "it is a folder" } else { "there is no such folder" };
+            let text = format!("cannot write {}: {why}", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+    }
+    Ok(())
+}
+
+/// Tells of the error that `tool` ended with; its exit code. What is wrong with what was
+/// asked for, and not with the world, is wrong usage: those errors are made here, and the
+/// kernel has no part in them.
+pub fn ended_badly(tool: &str, error: &io::Error) -> ExitCode {
+    eprintln!("{tool}: {error}");
+    let is_usage = error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none();
+    ExitCode::from(if is_usage { 2 } else { 1 })
 }
 
 /// A whole number with its thousands apart.
@@ -74,6 +102,18 @@ pub fn round_steps(most: f64) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_made_is_noticed_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        assert!(can_write([path("new").as_path(), Path::new("here")]).is_ok());
+        for bad in [path("no/such"), dir.path().to_owned()] {
+            let error = can_write([bad.as_path()]).unwrap_err().to_string();
+            assert!(error.contains(&bad.display().to_string()), "{error}");
+        }
+        assert!(!path("new").exists());
+    }
 
     #[test]
     fn numbers_are_easy_to_read() {

@@ -201,6 +201,25 @@ fn a_reader_that_has_seen_enough_costs_no_results() {
 }
 
 #[test]
+fn wrong_usage_is_told_before_anything_is_sent() {
+    let sink = sink(&["--discard"]);
+    let target = format!("--target={}", sink.addresses[0]);
+    for (given, code, said) in [
+        (["--target=127.0.0.1", "--quiet"], 2, "HOST:PORT"),
+        ([&target, "--json=/no/such/folder"], 2, "cannot write /no/such/folder: there is no"),
+        ([&target, "--html=/"], 2, "cannot write /: it is a folder"),
+        ([&target, "--eml=/no/such/folder"], 1, "/no/such/folder"),
+        (["--target=127.0.0.1:1", "--quiet"], 1, "cannot connect to 127.0.0.1:1"),
+    ] {
+        let output = Command::cargo_bin("ringpost-load").unwrap().args(given).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(code) && text.contains(said), "{given:?}: {text}");
+    }
+    assert_eq!(sink.taken(), 0);
+    sink.stop().unwrap();
+}
+
+#[test]
 fn connections_are_opened_so_many_at_a_time() {
     let sink = sink(&["--discard"]);
     let report = load(&sink, "--opening 1 --connections 5 --duration 2s --think-time 20ms");

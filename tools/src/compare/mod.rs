@@ -32,7 +32,7 @@ use ringpost::mail::date;
 use crate::demo::child;
 use crate::interrupt;
 use crate::machine::{self, Machine};
-use crate::text::{grouped, say, size_label};
+use crate::text::{can_write, ended_badly, grouped, say, size_label};
 use crate::values::Cores;
 use measure::{Measurement, Surroundings};
 use options::{Options, Setting, Tls};
@@ -55,10 +55,7 @@ pub fn main_with(arguments: Vec<String>) -> ExitCode {
     };
     match watched(options, command_line) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ringpost-compare: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => ended_badly("ringpost-compare", &error),
     }
 }
 
@@ -77,21 +74,29 @@ fn compare_and_write(
     command_line: String,
     stop: Arc<AtomicBool>,
 ) -> io::Result<()> {
+    can_write([&options.json, &options.out].into_iter().filter_map(|path| path.as_deref()))?;
     let comparison = compare(options, command_line, stop)?;
     let document = comparison.document();
-    if let Some(path) = &options.json {
-        fs::write(path, serde_json::to_string_pretty(&comparison)? + "\n")?;
-    }
-    if options.out.is_some() || !options.quick {
-        let path = options.out.clone().unwrap_or_else(|| usual_file(&comparison.host));
-        fs::write(&path, &document)?;
-        eprintln!("written to {}", path.display());
-    }
+    let written = write(options, &comparison, &document);
     say(format_args!("\n{}", document.trim_end()))?;
+    written?;
     if comparison.interrupted {
         return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"));
     }
     Ok(())
+}
+
+/// Writes the files that are asked for.
+fn write(options: &Options, comparison: &Comparison, document: &str) -> io::Result<()> {
+    if options.out.is_some() || !options.quick {
+        let path = options.out.clone().unwrap_or_else(|| usual_file(&comparison.host));
+        fs::write(&path, document)?;
+        eprintln!("written to {}", path.display());
+    }
+    match &options.json {
+        Some(path) => fs::write(path, serde_json::to_string_pretty(comparison)? + "\n"),
+        None => Ok(()),
+    }
 }
 
 /// Where the document goes if nobody says.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::options::Options;
-use crate::text::{grouped, say, time_label};
+use crate::text::{can_write, grouped, say, time_label};
 
 /// How close the highest good and the lowest bad rate must come.
 const GAP: f64 = 1.05;
@@ -218,6 +218,7 @@ pub struct Knee {
 /// Finds it, with a line on standard output for each run.
 pub fn find_and_print(options: &Options) -> io::Result<ExitCode> {
     let bound = options.find_knee.unwrap_or_default();
+    can_write(options.files())?;
     say(format_args!("p99 within {}", time_label(bound.as_secs_f64() * 1e3)))?;
     say(format_args!(
         "{:>14}{:>14}{:>12}{:>12}{:>10}",

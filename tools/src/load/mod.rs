@@ -38,7 +38,7 @@ use clap::Parser;
 use ringpost::io::executor::{Pinned, run_pinned, sleep};
 use ringpost::io::process::{allowed_cpus, raise_open_files};
 
-use crate::text::say;
+use crate::text::{can_write, ended_badly, say};
 use crate::{interrupt, ledger, machine, verify};
 use figures::Figures;
 use live::Live;
@@ -68,10 +68,7 @@ pub fn main_with(arguments: Vec<String>) -> ExitCode {
         None if cli.options.find_knee.is_some() => knee::find_and_print(&cli.options),
         None => run_and_print(&cli.options, command_line),
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("ringpost-load: {error}");
-        ExitCode::FAILURE
-    })
+    done.unwrap_or_else(|error| ended_badly("ringpost-load", &error))
 }
 
 fn verify_ledgers(options: &VerifyOptions) -> io::Result<ExitCode> {
@@ -93,10 +90,12 @@ fn compare_results(options: &DiffOptions) -> io::Result<ExitCode> {
 }
 
 fn run_and_print(options: &Options, command_line: String) -> io::Result<ExitCode> {
+    can_write(options.files())?;
     let mut report = run(options)?;
     report.command_line = command_line;
-    report.write_files(options)?;
+    let written = report.write_files(options);
     say(report.to_string().trim_end())?;
+    written?;
     let took_nothing = report.messages.accepted_in_all == 0;
     Ok(if took_nothing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -2,7 +2,7 @@
 //! `docs/man/ringpost-load.md`.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -223,6 +223,12 @@ impl Options {
             (None, Some(_)) if !shaped => None,
             (duration, _) => Some(duration.unwrap_or(Duration::from_secs(10))),
         }
+    }
+
+    /// The files that results are written to.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let all = [&self.json, &self.hgrm, &self.html, &self.ledger, &self.security.tls_hgrm];
+        all.into_iter().filter_map(|path| path.as_deref())
     }
 
     /// The rates of an open loop; `None` for a closed one.

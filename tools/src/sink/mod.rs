@@ -29,7 +29,7 @@ use ringpost::io::executor::{Pinned, run_pinned};
 use ringpost::io::net::listen;
 use ringpost::io::process::{allowed_cpus, raise_open_files};
 
-use crate::text::say;
+use crate::text::{ended_badly, say};
 use crate::{draw, interrupt, ledger};
 use limits::Limits;
 use options::Options;
@@ -48,10 +48,7 @@ pub fn main_with(arguments: Vec<String>) -> ExitCode {
     };
     match serve(&options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ringpost-sink: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => ended_badly("ringpost-sink", &error),
     }
 }
 

@@ -55,16 +55,25 @@ const RATE: Color = Color::Cyan;
 const LATENCY: Color = Color::Green;
 const FAULT: Color = Color::Red;
 
-/// Lines that failures take, borders counted.
+/// Lines of title, progress and figures, which are always shown.
+const HEAD_LINES: u16 = 5;
+
+/// Lines that charts need to say something, borders counted.
+const CHART_LINES: u16 = 8;
+
+/// Lines that failures take, borders counted, where there is room for a few of them.
 const FAILURE_LINES: u16 = 8;
+const FAILURE_LINES_MIN: u16 = 3;
 
 fn render(frame: &mut Frame<'_>, view: &View) {
+    let room = frame.area().height.saturating_sub(HEAD_LINES + CHART_LINES).min(FAILURE_LINES);
+    let failures = if room < FAILURE_LINES_MIN { 0 } else { room };
     let [title, progress, figures, middle, bottom] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Length(3),
-        Constraint::Min(8),
-        Constraint::Length(FAILURE_LINES),
+        Constraint::Fill(1),
+        Constraint::Length(failures),
     ])
     .areas(frame.area());
     let name = Span::from("ringpost-load  ").fg(RATE).bold();
@@ -90,8 +99,8 @@ fn draw_figures(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let time = |quantile| recent.quantile_ms(quantile).map_or("-".into(), time_label);
     let failures = view.failures();
     let mut figures = vec![
-        (grouped(view.rate()) + "/s", "accepted now", RATE),
-        (grouped(view.glance.total as f64), "accepted in all", Color::Reset),
+        (grouped(view.rate()) + "/s", "accepted", RATE),
+        (grouped(view.glance.total as f64), "in all", Color::Reset),
         (time(0.5), "p50 now", LATENCY),
         (time(0.99), "p99 now", LATENCY),
         (grouped(failures as f64), "not 2xx", if failures > 0 { FAULT } else { Color::Reset }),
@@ -217,6 +226,18 @@ mod tests {
             "3 s",
         ] {
             assert!(text.contains(part), "{part}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn figures_stay_where_there_is_no_room_for_more() {
+        for height in [5, 10, 14, 15, 16, 24] {
+            let text = drawn(110, height, &sample());
+            assert!(
+                text.contains("127.0.0.1:2525") && text.contains("p99 now"),
+                "{height}:\n{text}"
+            );
+            assert_eq!(text.contains(" not 2xx ─"), height >= 16, "{height}:\n{text}");
         }
     }
 

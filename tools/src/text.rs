@@ -19,6 +19,12 @@ pub fn say(text: impl Display) -> io::Result<()> {
     }
 }
 
+/// Writes `text` and a line end to standard error. Whether somebody reads it makes no
+/// difference: a Ctrl-C ends a `tee` behind a pipe before what writes to it.
+pub fn note(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Looks whether a file can be made at each of `paths`, so that a long run does not end
 /// with results that go nowhere. Nothing is written yet.
 ///
@@ -40,7 +46,7 @@ pub fn can_write<'p>(paths: impl IntoIterator<Item = &'p Path>) -> io::Result<()
 /// asked for, and not with the world, is wrong usage: those errors are made here, and the
 /// kernel has no part in them.
 pub fn ended_badly(tool: &str, error: &io::Error) -> ExitCode {
-    eprintln!("{tool}: {error}");
+    note(format_args!("{tool}: {error}"));
     let is_usage = error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none();
     ExitCode::from(if is_usage { 2 } else { 1 })
 }

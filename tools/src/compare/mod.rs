@@ -32,7 +32,7 @@ use ringpost::mail::date;
 use crate::demo::child;
 use crate::interrupt;
 use crate::machine::{self, Machine};
-use crate::text::{can_write, ended_badly, grouped, say, size_label};
+use crate::text::{can_write, ended_badly, grouped, note, say, size_label};
 use crate::values::Cores;
 use measure::{Measurement, Surroundings};
 use options::{Options, Setting, Tls};
@@ -91,7 +91,7 @@ fn write(options: &Options, comparison: &Comparison, document: &str) -> io::Resu
     if options.out.is_some() || !options.quick {
         let path = options.out.clone().unwrap_or_else(|| usual_file(&comparison.host));
         fs::write(&path, document)?;
-        eprintln!("written to {}", path.display());
+        note(format_args!("written to {}", path.display()));
     }
     match &options.json {
         Some(path) => fs::write(path, serde_json::to_string_pretty(comparison)? + "\n"),
@@ -187,7 +187,7 @@ fn measure_all(
         match surroundings.measure(&servers[server], setting, round) {
             Ok(measured) => {
                 progress.done(begun.elapsed());
-                eprintln!("{}  {}", progress.label(), line(&measured));
+                note(format_args!("{}  {}", progress.label(), line(&measured)));
                 measurements.push(measured);
             }
             Err(_) if surroundings.check().is_err() => break,
@@ -219,7 +219,7 @@ fn met(
         };
         let place = surroundings.place((Mode::Accept, false), 1, ([127, 0, 0, 1], 9).into())?;
         let (name, version) = (server.name.clone(), server.version(&place));
-        eprintln!("{name}: {version}");
+        note(format_args!("{name}: {version}"));
         entries.push(Entry { name, version, idle_kib });
         started.push(server);
     }
@@ -230,7 +230,7 @@ fn met(
 }
 
 fn pass_over(missing: &mut Vec<String>, reason: String) {
-    eprintln!("{reason}");
+    note(reason.as_str());
     if !missing.contains(&reason) {
         missing.push(reason);
     }

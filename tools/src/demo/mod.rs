@@ -25,7 +25,7 @@ use clap::Parser;
 use ringpost::io::process::allowed_cpus;
 
 use crate::machine::{self, Machine};
-use crate::text::{grouped, say};
+use crate::text::{grouped, note, say};
 use child::{Process, Role};
 use metrics::Figures;
 use options::Options;
@@ -52,7 +52,7 @@ pub fn main_with(arguments: Vec<String>) -> ExitCode {
     let phases = match options.phases() {
         Ok(phases) => phases,
         Err(error) => {
-            eprintln!("ringpost-demo: {error}");
+            note(format_args!("ringpost-demo: {error}"));
             return ExitCode::from(2);
         }
     };
@@ -60,8 +60,11 @@ pub fn main_with(arguments: Vec<String>) -> ExitCode {
         Ok(demo) if demo.verdict.is_good() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("\nringpost-demo: {error}");
-            eprintln!("the logs of server, load and sink are in {}", options.out.display());
+            note(format_args!("\nringpost-demo: {error}"));
+            note(format_args!(
+                "the logs of server, load and sink are in {}",
+                options.out.display()
+            ));
             ExitCode::FAILURE
         }
     }

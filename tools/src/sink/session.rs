@@ -23,6 +23,7 @@ use super::mood::{Act, Mood};
 use super::receipt::{Delivery, Head, Sum};
 use super::worker::Worker;
 use crate::latency::ns;
+use crate::text::note;
 
 /// What is known of a message while it comes in.
 #[derive(Default)]
@@ -303,7 +304,7 @@ impl Session {
             return BodyVerdict::Refuse(Reply::new(552, EnhancedCode(5, 3, 4), text));
         }
         if let Some(Err(error)) = receipt.map(|it| it.finish(transaction, size, &self.worker)) {
-            eprintln!("ringpost-sink: a message could not be kept: {error}");
+            note(format_args!("ringpost-sink: a message could not be kept: {error}"));
             let text = "The sink cannot keep the message";
             return BodyVerdict::Refuse(Reply::new(451, EnhancedCode(4, 3, 0), text));
         }

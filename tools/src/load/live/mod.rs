@@ -16,7 +16,7 @@ use super::profile::Profile;
 use super::report::Load;
 use super::series::Failed;
 use super::worker::Shared;
-use crate::text::{grouped, time_label};
+use crate::text::{grouped, note, time_label};
 use screen::Screen;
 
 /// How often the picture is renewed.
@@ -139,7 +139,7 @@ impl Live {
                 self.next = next_after(elapsed, LINE);
                 // The first is due with the first whole second.
                 if elapsed >= LINE {
-                    eprintln!("{}", view.line());
+                    note(view.line());
                 }
             }
             Form::Screen(screen) => {

@@ -96,7 +96,7 @@ impl Shelf {
         if most == 0 || self.count(user, now) < most as usize {
             return None;
         }
-        let text = format!("{most} messages of this user are held for later, which is the most");
+        let text = format!("too many messages of this user are held for later: {most} at most");
         Some(Reply::new(452, EnhancedCode(4, 7, 1), text))
     }
 

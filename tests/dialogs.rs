@@ -150,7 +150,8 @@ fn there_is_a_dialog_for_every_reply() {
     let folders = ["receive", "proto/smtp/server"].map(|folder| root.join(folder));
     let listed = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let files = listed.map(|entry| entry.unwrap().path());
-    let files = files.chain(["access.rs", "shelf.rs", "terms.rs"].map(|name| root.join("policy").join(name)));
+    let files = files
+        .chain(["access.rs", "shelf.rs", "terms.rs"].map(|name| root.join("policy").join(name)));
     let mut replies: Vec<String> = Vec::new();
     for file in files.filter(|path| !path.to_string_lossy().ends_with("tests.rs")) {
         let text = std::fs::read_to_string(&file).unwrap();

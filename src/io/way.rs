@@ -19,8 +19,8 @@ use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
-/// The shortest slice that the kernel gives (sched(7); Linux 6.12 and later; earlier
-/// ones take the wish and leave the slice as it is).
+/// The shortest slice that the kernel gives. Linux 6.12 and later give it; earlier ones
+/// take the wish and leave the slice as it is.
 const SLICE: Duration = Duration::from_micros(100);
 
 thread_local! {
@@ -51,7 +51,7 @@ pub(super) enum Manners {
     Untried,
     /// In slices of [`SLICE`].
     Yields,
-    /// The slice could not be set, and whole ones are too much to give.
+    /// It does not get such slices, and whole ones are too much to give.
     Keeps,
 }
 
@@ -92,25 +92,36 @@ struct Attributes {
 /// priority as they are.
 ///
 /// # Errors
-/// Those of sched_getattr(2) and sched_setattr(2). A thread with a real-time policy is
-/// an error too: there a slice means something else.
+/// Those of sched_getattr(2) and sched_setattr(2); `Unsupported` for a kernel that gives no
+/// such slices, and for a thread with another policy, where a slice means something else.
 fn set_slice(slice: Duration) -> io::Result<()> {
+    let mut attributes = attributes()?;
+    if attributes.policy != libc::SCHED_OTHER as u32 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    attributes.size = size_of::<Attributes>() as u32;
+    attributes.runtime_ns = slice.as_nanos() as u64;
+    // SAFETY: `attributes` outlives the call, which reads as many bytes as it says.
+    checked(unsafe {
+        libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0 as libc::c_uint)
+    })?;
+    // Before 6.12 the wish is taken and forgotten.
+    let got = self::attributes()?.runtime_ns;
+    if got == attributes.runtime_ns { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+}
+
+/// Those of the calling thread.
+///
+/// # Errors
+/// Those of sched_getattr(2).
+fn attributes() -> io::Result<Attributes> {
     let size = size_of::<Attributes>() as libc::c_uint;
     let mut attributes = Attributes::default();
     // SAFETY: `attributes` is room for `size` bytes, which the call fills at most.
     let status = unsafe {
         libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0 as libc::c_uint)
     };
-    checked(status)?;
-    if attributes.policy != libc::SCHED_OTHER as u32 {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    attributes.size = size;
-    attributes.runtime_ns = slice.as_nanos() as u64;
-    // SAFETY: `attributes` outlives the call, which reads as many bytes as it says.
-    checked(unsafe {
-        libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0 as libc::c_uint)
-    })
+    checked(status).map(|()| attributes)
 }
 
 fn checked(status: libc::c_long) -> io::Result<()> {
@@ -136,22 +147,12 @@ mod tests {
 
     #[test]
     fn a_short_slice_keeps_the_priority() {
-        let mut before = Attributes::default();
-        let size = size_of::<Attributes>() as libc::c_uint;
-        let read = |into: &mut Attributes| {
-            // SAFETY: as above.
-            let status = unsafe {
-                libc::syscall(libc::SYS_sched_getattr, 0, &raw mut *into, size, 0 as libc::c_uint)
-            };
-            checked(status).unwrap();
-        };
-        read(&mut before);
-        set_slice(SLICE).unwrap();
-        let mut after = Attributes::default();
-        read(&mut after);
+        let before = attributes().unwrap();
+        let set = set_slice(SLICE);
+        let after = attributes().unwrap();
         assert_eq!((after.policy, after.nice), (before.policy, before.nice));
-        // 6.12 and later tell the slice; earlier ones tell nothing here.
-        assert!(after.runtime_ns == 100_000 || after.runtime_ns == before.runtime_ns);
+        assert_eq!(set.is_ok(), after.runtime_ns == 100_000);
+        assert!(set.is_ok() || after.runtime_ns == before.runtime_ns);
     }
 
     #[test]

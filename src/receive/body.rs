@@ -176,7 +176,9 @@ impl<S: Store, H: Hooks> Session<S, H> {
         body: &[u8],
         ended: Instant,
     ) -> Result<QueueId, Reply> {
-        if let Some(reply) = intake.fault() {
+        // What is wrong with the body is so whatever the disk says. What has not been
+        // stored from its beginning on cannot be judged by its header any more.
+        if let Some(reply) = intake.fault().or_else(|| intake.refusal()) {
             return Err(reply);
         }
         let held_most = self.shard.config().limits.held_per_user;

@@ -525,7 +525,6 @@ impl Client {
         );
     }
 
-    /// The transaction under way is over; the one begun behind it takes over.
     /// Finishes the transaction and says goodbye, for it is not known whether another
     /// reply comes: a last chunk for nobody has none in LMTP (RFC 2033, 4.3), and yet
     /// there are servers that have one.
@@ -536,6 +535,7 @@ impl Client {
         self.asked += 1;
     }
 
+    /// The transaction under way is over; the one begun behind it takes over.
     fn finish_transaction(&mut self) {
         self.finish = true;
         match self.next.take() {

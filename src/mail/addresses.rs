@@ -5,6 +5,9 @@
 //! Called by `submission` with the value of a field as it comes. [`ListWatch`] keeps
 //! nothing of it, so it may be of any length. The obsolete forms of RFC 5322 (4.4) count
 //! as well written: routes, empty members of a list, blanks around dots.
+//! So does an encoded word with commas or parentheses (`encoded_word`).
+
+use super::encoded_word::{self, EncodedWord, Step};
 
 /// What is wrong with an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,14 @@ impl Fault {
             Fault::NotQualified => "has a domain that is not fully qualified",
         }
     }
+
+    /// The section of RFC 6409 that asks for what it has not.
+    pub fn section(self) -> &'static str {
+        match self {
+            Fault::Malformed | Fault::NoDomain => "5.1",
+            Fault::NotQualified => "4.2",
+        }
+    }
 }
 
 /// Watches one address list.
@@ -36,6 +47,8 @@ pub struct ListWatch {
     comments: u32,
     /// A backslash came before.
     is_escaped: bool,
+    /// The octet before is part of a word, which goes on.
+    in_word: bool,
     /// The mailbox so far: what stands in it outside angle brackets, and inside.
     plain: Mailbox,
     angle: Option<Mailbox>,
@@ -50,6 +63,8 @@ enum Within {
     Text,
     Quotes,
     Literal,
+    /// What may be an encoded word.
+    Encoded(EncodedWord),
 }
 
 /// What was seen of a mailbox.
@@ -58,6 +73,8 @@ struct Mailbox {
     is_begun: bool,
     /// Behind the `@`, if there was one.
     domain: Option<DomainSeen>,
+    /// Nothing that follows makes an address of it.
+    is_malformed: bool,
 }
 
 /// What was seen of a domain.
@@ -73,12 +90,17 @@ struct DomainSeen {
 
 impl Mailbox {
     fn push(&mut self, octet: u8) {
-        self.is_begun = true;
         match (&mut self.domain, octet) {
-            (_, b'@') => self.domain = Some(DomainSeen::default()),
+            (None, b'@') => {
+                self.is_malformed |= !self.is_begun;
+                self.domain = Some(DomainSeen::default());
+            }
+            // Lists end outside the brackets, and a route is forgotten when it ends.
+            (Some(_), b'@') | (_, b',' | b';') => self.is_malformed = true,
             (None, _) => {}
             (Some(domain), b'.') => {
-                domain.ends_in_dot = domain.is_begun;
+                self.is_malformed |= !domain.is_begun || domain.ends_in_dot;
+                domain.ends_in_dot = true;
                 domain.is_begun = true;
             }
             (Some(domain), _) => {
@@ -88,10 +110,12 @@ impl Mailbox {
                 domain.is_literal |= octet == b'[';
             }
         }
+        self.is_begun = true;
     }
 
     fn fault(&self) -> Option<Fault> {
         match &self.domain {
+            _ if self.is_malformed => Some(Fault::Malformed),
             None => Some(Fault::NoDomain),
             Some(domain) if !domain.is_begun => Some(Fault::Malformed),
             Some(domain) if domain.is_literal || domain.is_dotted => None,
@@ -111,6 +135,9 @@ impl ListWatch {
     /// What is wrong with the first address that is not as it should be, once the
     /// value has ended.
     pub fn end(mut self) -> Option<Fault> {
+        if let Within::Encoded(word) = self.within {
+            self.end_encoded(word);
+        }
         let is_open = self.within != Within::Text || self.comments > 0 || self.in_angle;
         if is_open {
             return self.fault.or(Some(Fault::Malformed));
@@ -139,12 +166,36 @@ impl ListWatch {
             (Within::Quotes | Within::Literal, b'\\') => self.is_escaped = true,
             (Within::Quotes, b'"') | (Within::Literal, b']') => self.within = Within::Text,
             (Within::Quotes | Within::Literal, _) => {}
+            (Within::Encoded(word), _) => self.take_encoded(word, octet),
             (Within::Text, _) => self.take_text(octet),
+        }
+    }
+
+    fn take_encoded(&mut self, mut word: EncodedWord, octet: u8) {
+        match word.step(octet) {
+            Step::On => self.within = Within::Encoded(word),
+            Step::Ended => {
+                self.within = Within::Text;
+                self.in_word = false;
+            }
+            Step::Broken => {
+                self.end_encoded(word);
+                self.take_text(octet);
+            }
+        }
+    }
+
+    /// It was none: what separates words elsewhere has done so here.
+    fn end_encoded(&mut self, word: EncodedWord) {
+        self.within = Within::Text;
+        if word.has_specials() {
+            self.note(Fault::Malformed);
         }
     }
 
     /// Takes an octet outside comments, quotes and literals.
     fn take_text(&mut self, octet: u8) {
+        let was_in_word = std::mem::take(&mut self.in_word);
         match octet {
             b' ' | b'\t' => {}
             b'(' => self.comments = 1,
@@ -163,7 +214,15 @@ impl ListWatch {
                 self.within = if octet == b'"' { Within::Quotes } else { Within::Literal };
                 self.push_octet(octet);
             }
-            _ => self.push_octet(octet),
+            _ => {
+                // They stand before an address, never in it.
+                let may_begin = !was_in_word && !self.in_angle && self.plain.domain.is_none();
+                if octet == b'=' && may_begin {
+                    self.within = Within::Encoded(EncodedWord::default());
+                }
+                self.in_word = true;
+                self.push_octet(octet);
+            }
         }
     }
 
@@ -191,6 +250,13 @@ impl ListWatch {
     }
 }
 
+/// What is wrong with the first address of a list that is not as it should be.
+pub fn fault(value: &[u8]) -> Option<Fault> {
+    let mut watch = ListWatch::default();
+    watch.push(value);
+    watch.end()
+}
+
 /// The addresses of an address list (RFC 5322, 3.4), as far as they can be told;
 /// what cannot be read as one stands for itself.
 pub fn addresses(value: &[u8]) -> Vec<String> {
@@ -206,9 +272,21 @@ pub fn addresses(value: &[u8]) -> Vec<String> {
             addresses.push(address);
         }
     };
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
+    let (mut chars, mut in_word) = (text.chars(), false);
+    loop {
+        let rest = chars.as_str();
+        let Some(c) = chars.next() else { break };
+        let was_in_word = std::mem::take(&mut in_word);
         let part = if in_angle { angle.get_or_insert_default() } else { &mut plain };
+        if !was_in_word
+            && !in_angle
+            && !part.contains('@')
+            && let Some(len) = encoded_word::len(rest)
+        {
+            part.push_str(&rest[..len]);
+            chars = rest[len..].chars();
+            continue;
+        }
         match c {
             '(' => skip_comment(&mut chars),
             '"' => {
@@ -230,7 +308,10 @@ pub fn addresses(value: &[u8]) -> Vec<String> {
             ',' | ';' if !in_angle => end(&mut plain, &mut angle),
             ':' if !in_angle => plain.clear(),
             c if c.is_whitespace() => {}
-            c => part.push(c),
+            c => {
+                in_word = true;
+                part.push(c);
+            }
         }
     }
     end(&mut plain, &mut angle);
@@ -258,12 +339,6 @@ mod tests {
 
     use super::*;
 
-    fn fault(value: &str) -> Option<Fault> {
-        let mut watch = ListWatch::default();
-        watch.push(value.as_bytes());
-        watch.end()
-    }
-
     #[test]
     fn what_is_well_written_is_taken() {
         for value in [
@@ -283,8 +358,18 @@ mod tests {
             "=?utf-8?q?J=C3=BCrgen?= <a@b.example>",
             "\"a\\\"@x\"@b.example",
             "a @ b . example",
+            "<@a,@b:c@d.example>",
+            "a@x.example: b@c.example;",
+            "=?utf-8?Q?Smith,_John?= <a@b.example>, =?utf-8?Q?Smith,_Jane?=\r\n\t<c@d.example>",
+            "us: =?utf-8?B?4pi6?= =?utf-8?Q?(a)b:c;_[?= <a@b.example>;",
+            "\"x\"=?utf-8?q?=28a,b?==?utf-8?q?c,d?=<a@b.example>",
+            // These only begin like one.
+            "=?utf-8?Q?Smith <a@b.example>",
+            "=?utf-8?Q?j.smith@x?= <a@b.example>",
+            "=?x <a@b.example>, =x@b.example, =?@b.example",
+            "=?utf-8?Q?x@b.example",
         ] {
-            assert_eq!(fault(value), None, "{value:?}");
+            assert_eq!(fault(value.as_bytes()), None, "{value:?}");
         }
     }
 
@@ -302,10 +387,31 @@ mod tests {
             ("a@sales", NotQualified),
             ("Al <a@sales>, b@c.example", NotQualified),
             ("a@b.example, c@sales.", NotQualified),
-            ("a@.sales", NotQualified),
             ("a@(b.example)sales", NotQualified),
             ("a@b.example <a@sales>", NotQualified),
             ("a@", Malformed),
+            ("a@@b.example", Malformed),
+            ("a@b@c.example", Malformed),
+            ("a@b.example c@d.example", Malformed),
+            ("<a@b.example c@d.example>", Malformed),
+            ("<a@b.example,c>", Malformed),
+            ("<a@b.example;c>", Malformed),
+            ("@b.example", Malformed),
+            ("<@b.example>", Malformed),
+            ("a@b.example, (c) @d.example", Malformed),
+            ("a@b..example", Malformed),
+            ("a@.b.example", Malformed),
+            ("a@.sales", Malformed),
+            ("Smith, John <a@b.example>", NoDomain),
+            // No encoded words.
+            ("=?utf-8?Q?Smith, John?= <a@b.example>", Malformed),
+            ("=?utf-8?Q?Smith,_John", Malformed),
+            ("=?utf-8?Q?a,b?c?d= <a@b.example>", Malformed),
+            ("x=?utf-8?Q?Smith,_John?= <a@b.example>", NoDomain),
+            ("=?utf,8?Q?Smith?= <a@b.example>", NoDomain),
+            ("=?utf-8?Q?Smith,_John?=", NoDomain),
+            ("a@b.example =?utf-8?Q?Smith,_John?=", NoDomain),
+            ("<a@b.example> =?utf-8?Q?Smith?=", Malformed),
             ("Al <a@b.example", Malformed),
             ("\"Al <a@b.example>", Malformed),
             ("a@b.example (x", Malformed),
@@ -314,8 +420,25 @@ mod tests {
             ("Al <a@b.example> <c@d.example>", Malformed),
             ("<a@b.example> Al", Malformed),
         ] {
-            assert_eq!(fault(value), Some(expected), "{value:?}");
+            assert_eq!(fault(value.as_bytes()), Some(expected), "{value:?}");
             assert!(!expected.text().is_empty());
+        }
+    }
+
+    #[test]
+    fn an_encoded_word_is_part_of_a_name() {
+        for (value, expected) in [
+            ("=?utf-8?Q?Smith,_John?= <a@b.example>", &["a@b.example"][..]),
+            ("us: =?utf-8?q?(a,b?==?utf-8?q?c)?= <a@b.example>, c@d", &["a@b.example", "c@d"]),
+            ("=?utf-8?q?a,b?=", &["=?utf-8?q?a,b?="]),
+            // What may be another author is not hidden.
+            ("=?u?q?<x@y>,?= <a@b.example>", &["x@y", "a@b.example"]),
+            ("=?u?q?x@y,?= <a@b.example>", &["=?u?q?x@y", "a@b.example"]),
+            ("=?u?q?x, y?= <a@b.example>", &["=?u?q?x", "a@b.example"]),
+            ("c@d =?u?q?x,y?= <a@b.example>", &["c@d=?u?q?x", "a@b.example"]),
+            ("x=?u?q?x,y?= <a@b.example>", &["x=?u?q?x", "a@b.example"]),
+        ] {
+            assert_eq!(addresses(value.as_bytes()), expected, "{value:?}");
         }
     }
 
@@ -323,10 +446,10 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn nothing_depends_on_how_the_value_is_cut(value in "[a@.,;:<>()\\[\\]\"\\\\ \r\n]{0,30}", cut in 1..9usize) {
+        fn nothing_depends_on_how_the_value_is_cut(value in "[a@=?.,;:<>()\\[\\]\"\\\\ \r\n]{0,30}", cut in 1..9usize) {
             let mut watch = ListWatch::default();
             value.as_bytes().chunks(cut).for_each(|part| watch.push(part));
-            prop_assert_eq!(watch.end(), fault(&value));
+            prop_assert_eq!(watch.end(), fault(value.as_bytes()));
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod chunks;
 pub mod date;
+mod encoded_word;
 mod encoding;
 pub mod headers;
 pub mod report;

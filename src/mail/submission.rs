@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use super::addresses::{Fault, ListWatch, addresses};
+use super::addresses::{self, Fault, ListWatch, addresses};
 use crate::base::users::User;
 
 /// Longest field name; what is longer begins the text.
@@ -22,7 +22,8 @@ const NAME_MAX: usize = 128;
 /// Octets of From and Sender that are looked at.
 const ADDRESSES_MAX: usize = 16 * 1024;
 
-/// Fields whose addresses are looked at. Bcc is taken out, whatever is in it.
+/// Fields whose addresses are looked at. Bcc is taken out, whatever is in it; so is
+/// Sender, unless it is the user's own, where From and Sender are held against somebody.
 const LISTS: [&str; 9] = [
     "From",
     "Sender",
@@ -197,7 +198,9 @@ impl Completion {
         };
         if matches!(line, Line::Field(_)) {
             self.current = Some(kind);
-            self.list = list_of(&held).map(|name| (name, ListWatch::default()));
+            let is_replaced = kind == Kind::Sender && self.facts.owner.is_some();
+            let list = list_of(&held).filter(|_| !is_replaced);
+            self.list = list.map(|name| (name, ListWatch::default()));
             self.note(kind);
         }
         if !matches!(kind, Kind::Bcc | Kind::Sender) {
@@ -286,8 +289,8 @@ impl Completion {
         }
     }
 
-    /// Appends Sender: the one that was written if the user owns it or nobody
-    /// asks, ours if the author is somebody else, or there are several.
+    /// Appends Sender: the one that was written if the user owns it and it is whole, or
+    /// nobody asks, ours if the author is somebody else, or there are several.
     fn complete_sender(&self, from: &[u8], address: &str, out: &mut Vec<u8>) {
         let written = self.sender.as_deref().unwrap_or_default();
         let Some(owner) = &self.facts.owner else {
@@ -300,7 +303,7 @@ impl Completion {
             let addresses = addresses(value);
             addresses.len() == 1 && addresses.iter().all(|address| owner.owns(address))
         };
-        if owns(written) {
+        if owns(written) && addresses::fault(written).is_none() {
             write_sender(written, out);
         } else if !owns(from) {
             write_sender(format!("<{address}>").as_bytes(), out);
@@ -430,7 +433,11 @@ mod tests {
                 "From: boss@b.example\r\nSender: Al\r\n <alice@a.example>",
                 "Sender: Al <alice@a.example>\r\n",
             ),
+            ("From: boss@b.example\r\nSender: bob", ours),
+            ("From: boss@b.example\r\nSender: <alice@a.example", ours),
             ("From: Alice\r\n <ALICE@a.example>", ""),
+            ("From: =?utf-8?Q?A,_Al?= <alice@a.example>", ""),
+            ("From: alice@a.example\r\nSender: bob", ""),
             ("From: alice@a.example (me \\) here)", ""),
             ("From: us: alice@a.example;", ""),
             ("From: alice@a.example\r\nSender: boss@b.example", ""),
@@ -456,9 +463,11 @@ mod tests {
 
     #[test]
     fn the_first_address_that_is_not_whole_is_told() {
-        let fault = |text: &str| {
+        let fault = |text: &str, is_lax: bool| {
             let faults = [1, 7, text.len()].map(|cut| {
-                let mut completion = Completion::new(facts("alice@a.example"));
+                let mut facts = facts("alice@a.example");
+                facts.owner = facts.owner.filter(|_| !is_lax);
+                let mut completion = Completion::new(facts);
                 text.as_bytes().chunks(cut).for_each(|part| completion.push(part, &mut Vec::new()));
                 completion.fault()
             });
@@ -478,8 +487,14 @@ mod tests {
                 Some("Resent-From has a domain that is not fully qualified"),
             ),
         ] {
-            assert_eq!(fault(text).as_deref(), expected, "{text:?}");
+            for is_lax in [false, true] {
+                assert_eq!(fault(text, is_lax).as_deref(), expected, "{text:?}");
+            }
         }
+        // It is put right where it is held against somebody.
+        let text = "Sender: bob\r\nTo: b@c.example\r\n\r\n.\r\n";
+        assert_eq!(fault(text, false), None);
+        assert_eq!(fault(text, true).as_deref(), Some("Sender has no domain"));
     }
 
     #[test]

@@ -76,7 +76,8 @@ impl Passage {
     /// Why what was taken in so far cannot be submitted (RFC 6409, 4.2 and 5.1).
     pub(super) fn fault(&self) -> Option<Reply> {
         let (field, fault) = self.0.as_ref()?.completion.fault()?;
-        let text = format!("an address in {field} {} (RFC 6409, 5.1)", fault.text());
+        let (text, section) = (fault.text(), fault.section());
+        let text = format!("an address in {field} {text} (RFC 6409, {section})");
         Some(Reply::new(554, EnhancedCode(5, 6, 0), text))
     }
 

@@ -3,7 +3,8 @@
 //! 7.4.2). So a name may have a certificate with an ECDSA key, and one with an RSA key
 //! for clients that know no other.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::slice;
+use std::sync::{Arc, OnceLock};
 
 use rustls::SignatureScheme;
 use rustls::pki_types::CertificateDer;
@@ -75,70 +76,84 @@ impl Certificates {
         Certificates { entries }
     }
 
+    /// Whether there is but one, which is the answer to all.
+    pub(super) fn is_single(&self) -> bool {
+        self.entries.len() == 1
+    }
+
     /// The certificate for `name` and a client that verifies `schemes`: the first that
-    /// names it, or else its parent with `*.` in front, or else one of the first names,
-    /// among those whose signature the client can verify. Where it can verify none,
-    /// the first of them, and the handshake fails.
+    /// names it, or else its parent with `*.` in front, among those whose signature the
+    /// client can verify. Where it can verify none of them, one of the first names, by
+    /// the same rule: a name that is wrong is better than none. Where that is none
+    /// either, the first that names it, and the handshake fails.
     fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> &Arc<CertifiedKey> {
         let of = |is_for: fn(&str, &str) -> bool| {
             let names = move |entry: &&Entry| {
                 name.is_some_and(|name| entry.names.iter().any(|own| is_for(own, name)))
             };
-            self.entries.iter().filter(names)
+            self.entries.iter().filter(names).map(|entry| &entry.key)
         };
         let first = &self.entries[0];
         let shares = |entry: &&Entry| {
             entry.names.iter().any(|own| first.names.iter().any(|name| is_exact(own, name)))
         };
-        let others = self.entries[1..].iter().filter(shares);
-        let fitting = of(is_exact).chain(of(is_wild)).chain([first]).chain(others);
-        let fitting = fitting.map(|entry| &entry.key);
-        // The version is not known here: what is right in both comes first.
-        let new: Vec<SignatureScheme> =
-            schemes.iter().copied().filter(|scheme| !OLD.contains(scheme)).collect();
-        let verified = |schemes: &[_]| fitting.clone().find(|key| signs(key, schemes));
-        verified(&new)
-            .or_else(|| verified(schemes))
-            .or_else(|| fitting.clone().next())
-            .expect("there is the first")
+        let others = self.entries[1..].iter().filter(shares).map(|entry| &entry.key);
+        let mut own = of(is_exact).chain(of(is_wild));
+        verified(own.clone(), schemes)
+            .or_else(|| verified([&first.key].into_iter().chain(others), schemes))
+            .or_else(|| own.next())
+            .unwrap_or(&first.key)
     }
 }
 
-/// The choice for one connection, and what came of it.
+/// The first of `keys` whose signature a client that verifies `schemes` can verify. The
+/// version is not known here: what is right in both comes first.
+fn verified<'k>(
+    keys: impl Iterator<Item = &'k Arc<CertifiedKey>> + Clone,
+    schemes: &[SignatureScheme],
+) -> Option<&'k Arc<CertifiedKey>> {
+    let new = schemes.iter().filter(|scheme| !OLD.contains(scheme));
+    let is_new = |key: &&Arc<CertifiedKey>| new.clone().any(|it| signs(key, slice::from_ref(it)));
+    let mut rest = keys.clone();
+    keys.into_iter().find(is_new).or_else(|| rest.find(|key| signs(key, schemes)))
+}
+
+/// The choice for one connection, or for all where there is nothing to choose, and what
+/// came of it.
 #[derive(Debug)]
 pub(super) struct Choice {
     certificates: Arc<Certificates>,
-    shown: Mutex<Option<Arc<CertifiedKey>>>,
+    shown: OnceLock<Arc<CertifiedKey>>,
 }
 
 impl Choice {
     /// Among `certificates`.
     pub(super) fn new(certificates: Arc<Certificates>) -> Choice {
-        Choice { certificates, shown: Mutex::new(None) }
+        Choice { certificates, shown: OnceLock::new() }
     }
 
-    /// The certificate that the client was shown; none before its first words.
+    /// The certificate that the client was shown; none before the first words of a
+    /// client.
     pub(super) fn shown(&self) -> Option<CertificateDer<'static>> {
-        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.as_ref()?.cert.first().cloned()
+        self.shown.get()?.cert.first().cloned()
     }
 }
 
 impl ResolvesServerCert for Choice {
-    /// Twice for a client that is asked to say hello again.
+    /// Twice for a client that is asked to say hello again: what was chosen stays.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let key = self.certificates.find(hello.server_name(), hello.signature_schemes());
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(key));
-        Some(Arc::clone(key))
+        let chosen = || self.certificates.find(hello.server_name(), hello.signature_schemes());
+        Some(Arc::clone(self.shown.get_or_init(|| Arc::clone(chosen()))))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair, SignatureAlgorithm};
-    use rustls::SignatureScheme as Scheme;
+    use rustls::server::{Accepted, Acceptor};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, SignatureScheme as Scheme};
 
-    use super::super::{Identity, Pem};
+    use super::super::{Identity, Pem, provider};
     use super::*;
 
     /// A certificate for `names`, by a key of its own for `algorithm`.
@@ -158,9 +173,10 @@ mod tests {
             entry(&["a.test", "c.test"], &rcgen::PKCS_RSA_SHA256),
             entry(&["*.b.test"], &rcgen::PKCS_ECDSA_P256_SHA256),
             entry(&["x.b.test", "*.b.test"], &rcgen::PKCS_ED25519),
+            entry(&["d.test"], &rcgen::PKCS_RSA_SHA256),
         ]);
         let kinds: Vec<_> = certificates.entries.iter().map(|entry| kind(&entry.key)).collect();
-        let wanted = ["ECDSA (P-256)", "ECDSA (P-384)", "RSA", "ECDSA (P-256)", "Ed25519"];
+        let wanted = ["ECDSA (P-256)", "ECDSA (P-384)", "RSA", "ECDSA (P-256)", "Ed25519", "RSA"];
         assert_eq!(kinds, wanted);
         let all: Vec<Scheme> = KINDS.iter().map(|(scheme, _)| *scheme).collect();
         let (p256, p384) = (Scheme::ECDSA_NISTP256_SHA256, Scheme::ECDSA_NISTP384_SHA384);
@@ -172,6 +188,10 @@ mod tests {
             (Some("a.test"), &[old, p256], 0),
             // The name counts more than the order.
             (Some("c.test"), &all, 2),
+            (Some("c.test"), &[old, p256], 2),
+            (Some("d.test"), &[p256, old], 5),
+            (Some("d.test"), &[p256, pss], 5),
+            (Some("d.test"), &[p256], 0),
             (Some("b.test"), &all, 1),
             // The first is better than none.
             (Some("b.test"), &[p256], 0),
@@ -201,5 +221,36 @@ mod tests {
         assert_eq!(found(&[Scheme::RSA_PKCS1_SHA256, Scheme::ED25519]), "Ed25519");
         assert_eq!(found(&[Scheme::RSA_PSS_SHA256, Scheme::ED25519]), "RSA");
         assert_eq!(found(&[Scheme::RSA_PKCS1_SHA256]), "RSA");
+    }
+
+    /// The first words of a client that asks for `name`.
+    fn hello(name: &'static str) -> Accepted {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let mut client = ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+        let (mut words, mut acceptor) = (Vec::new(), Acceptor::default());
+        client.write_tls(&mut words).unwrap();
+        acceptor.read_tls(&mut &words[..]).unwrap();
+        acceptor.accept().ok().flatten().expect("these are all of its first words")
+    }
+
+    #[test]
+    fn what_was_chosen_once_stays() {
+        let entries = ["a.test", "b.test"].map(|name| entry(&[name], &rcgen::PKCS_ED25519));
+        let certificates = Arc::new(Certificates::new(entries.into()));
+        assert!(!certificates.is_single());
+        for (name, which) in [("a.test", 0), ("b.test", 1)] {
+            let choice = Choice::new(Arc::clone(&certificates));
+            assert_eq!(choice.shown(), None);
+            let key = &certificates.entries[which].key;
+            for said in [name, "a.test", "b.test"] {
+                let chosen = choice.resolve(hello(said).client_hello()).unwrap();
+                assert!(Arc::ptr_eq(&chosen, key), "{name}, then {said}");
+                assert_eq!(choice.shown().as_ref(), key.cert.first());
+            }
+        }
     }
 }

@@ -102,8 +102,11 @@ pub struct Server(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    config: ServerConfig,
+    config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
+    /// Of a single certificate: it is the answer to every client, so that connections
+    /// share the choice with the configuration.
+    only: Option<Arc<Choice>>,
     guests: Option<Arc<Guests>>,
 }
 
@@ -129,24 +132,32 @@ impl Server {
             Some(guests) => builder.with_client_cert_verifier(Arc::<Guests>::clone(guests)),
             None => builder.with_no_client_auth(),
         };
-        // Each connection has a choice of its own in place of this one.
-        let choice = Choice::new(Arc::clone(&certificates));
-        let mut config = builder.with_cert_resolver(Arc::new(choice));
+        // Where there is more than one, each connection has a choice of its own in place
+        // of this one.
+        let choice = Arc::new(Choice::new(Arc::clone(&certificates)));
+        let mut config = builder.with_cert_resolver(Arc::<Choice>::clone(&choice));
         config.ticketer =
             rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         // One session is resumed at a time: a client that comes again gets another.
         config.send_tls13_tickets = 1;
-        Ok(Server(Arc::new(Inner { config, certificates, guests })))
+        let only = certificates.is_single().then_some(choice);
+        Ok(Server(Arc::new(Inner { config: Arc::new(config), certificates, only, guests })))
     }
 
     /// A connection that awaits its client, and which certificate it will show.
     pub(super) fn connection(&self) -> Result<(ServerConnection, Arc<Choice>), rustls::Error> {
-        let choice = Arc::new(Choice::new(Arc::clone(&self.0.certificates)));
-        // rustls tells nobody what it has shown.
-        let mut config = ServerConfig::clone(&self.0.config);
-        config.cert_resolver = Arc::<Choice>::clone(&choice);
-        let mut connection = ServerConnection::new(Arc::new(config))?;
+        let (config, choice) = match &self.0.only {
+            Some(choice) => (Arc::clone(&self.0.config), Arc::clone(choice)),
+            None => {
+                let choice = Arc::new(Choice::new(Arc::clone(&self.0.certificates)));
+                // rustls tells nobody what it has shown.
+                let mut config = ServerConfig::clone(&self.0.config);
+                config.cert_resolver = Arc::<Choice>::clone(&choice);
+                (Arc::new(config), choice)
+            }
+        };
+        let mut connection = ServerConnection::new(config)?;
         connection.set_buffer_limit(Some(OUT_MAX));
         Ok((connection, choice))
     }
@@ -154,5 +165,31 @@ impl Server {
     /// Whether a client's certificate leads to one of the authorities.
     pub(super) fn knows(&self, chain: &[CertificateDer<'_>]) -> bool {
         self.0.guests.as_ref().is_some_and(|guests| guests.knows(chain))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::self_signed;
+    use super::*;
+
+    #[test]
+    fn connections_share_what_need_not_be_chosen() {
+        let server = |names: &[&str]| {
+            let identities = names
+                .iter()
+                .map(|name| Identity::new(Names::new(), &self_signed(&[name]).unwrap()).unwrap());
+            Server::new(Setup {
+                min_version: Version::Tls12,
+                identities: identities.collect(),
+                visitors: Visitors::Unasked,
+            })
+            .unwrap()
+        };
+        for (names, is_shared) in [(&["a.test"][..], true), (&["a.test", "b.test"], false)] {
+            let server = server(names);
+            let [(_, one), (_, other)] = [(); 2].map(|()| server.connection().unwrap());
+            assert_eq!(Arc::ptr_eq(&one, &other), is_shared, "{names:?}");
+        }
     }
 }

@@ -4,7 +4,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{self, Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::prelude::*;
@@ -101,22 +102,103 @@ fn a_server_that_does_not_start_is_told_with_its_log() {
 
 #[test]
 fn a_signal_stops_the_server_that_runs_and_then_the_comparison() {
+    // Whoever runs the tests may have SIGHUP ignored.
+    let hangup = (!is_in("SigIgn:", HUP, process::id())).then_some("HUP");
+    for signal in ["TERM"].into_iter().chain(hangup) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let mut command = Command::cargo_bin("ringpost-compare").unwrap();
+        command.args(["--only=ringpost", "--modes=accept", "--duration=60s", "--idle=0"]);
+        command.arg("--data").arg(&data).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        await_file(&mut child, &data.join("load.log"));
+        send(&child, signal);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{signal}: {said}");
+        assert!(said.contains("interrupted"), "{signal}: {said}");
+        assert!(!data.join("server").exists(), "{signal}: the server's folder is gone");
+    }
+}
+
+/// A server with a process that sees nothing of its end, and that takes its time to stop.
+const SLOW_TO_STOP: &str = r#"
+name = "mine"
+modes = ["accept"]
+start = ["sh", "{dir}/run"]
+stop = ["sh", "-c", "touch {dir}/stopping; sleep 600"]
+
+[[file]]
+path = "run"
+text = """
+sleep 600 &
+echo $! >{dir}/pid
+exec {self} __sink --discard --listen={address}
+"""
+"#;
+
+#[test]
+fn a_second_signal_leaves_no_server_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("mine.toml"), SLOW_TO_STOP).unwrap();
     let mut command = Command::cargo_bin("ringpost-compare").unwrap();
-    command.args(["--only=ringpost", "--modes=accept", "--duration=60s", "--idle=0"]);
-    let mut child = command.arg("--data").arg(&data).stderr(Stdio::piped()).spawn().unwrap();
+    command.args(["--only=mine", "--modes=accept", "--duration=60s", "--idle=0", "--tls=no"]);
+    command.arg("--server").arg(path("mine.toml")).arg("--data").arg(path("data"));
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    await_file(&mut child, &path("data/load.log"));
+    send(&child, "INT");
+    await_file(&mut child, &path("data/server/stopping"));
+    let pid = fs::read_to_string(path("data/server/pid")).unwrap();
+    let left = Path::new("/proc").join(pid.trim());
+    assert!(left.exists());
+    send(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(!left.exists(), "process {pid} is left");
+}
+
+#[test]
+fn a_closed_terminal_means_nothing_where_it_is_ignored() {
+    let usual = !is_in("SigIgn:", HUP, process::id());
+    for (prelude, is_heeded) in [(":", usual), ("trap '' HUP", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let program = Command::cargo_bin("ringpost-compare").unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{prelude}; exec \"$@\""), "sh"]).arg(program.get_program());
+        command.args(["--only=sink", "--modes=accept", "--duration=60s", "--idle=0", "--tls=no"]);
+        let command = command.arg("--data").arg(dir.path());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        await_file(&mut child, &dir.path().join("load.log"));
+        let caught = [HUP, TERM].map(|signal| is_in("SigCgt:", signal, child.id()));
+        send(&child, "TERM");
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+        assert_eq!(caught, [is_heeded, true], "{prelude}");
+    }
+}
+
+/// Numbers of signals.
+const HUP: u32 = 1;
+const TERM: u32 = 15;
+
+/// Whether the signal is in this set (`SigIgn:`, `SigCgt:`) of the process.
+fn is_in(set: &str, signal: u32, pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let set = status.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+    u64::from_str_radix(set.trim(), 16).unwrap() >> (signal - 1) & 1 == 1
+}
+
+fn send(child: &Child, signal: &str) {
+    let status = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Waits until `child` has made the file at `path`.
+fn await_file(child: &mut Child, path: &Path) {
     let begun = Instant::now();
-    while !data.join("load.log").exists() {
+    while !path.exists() {
         assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
         std::thread::sleep(Duration::from_millis(5));
     }
-    Command::new("kill").arg(child.id().to_string()).status().unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("interrupted"), "{said}");
-    assert!(!data.join("server").exists(), "the server's folder is gone");
 }
 
 /// A comparison that gets a SIGINT, with all that it has started, when the first of four

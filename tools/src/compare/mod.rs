@@ -60,12 +60,13 @@ pub fn main_with(arguments: Vec<String>) -> ExitCode {
 }
 
 /// Compares on a thread of its own, so that a signal stops it in order: the
-/// server that runs then must not be left behind.
+/// server that runs then must not be left behind. A second one kills what runs.
 fn watched(options: Options, command_line: String) -> io::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stop);
     let work = thread::spawn(move || compare_and_write(&options, command_line, seen));
-    interrupt::wait(&work, |_| false, || stop.store(true, Ordering::Relaxed))?;
+    let stop = || stop.store(true, Ordering::Relaxed);
+    interrupt::wait(&work, |_| false, stop, account::end_descendants)?;
     work.join().map_err(|_| io::Error::other("the comparison panicked"))?
 }
 

@@ -130,7 +130,7 @@ pub fn run(options: &Options) -> io::Result<Report> {
         false
     };
     let stop = || shared.iter().for_each(|one| one.stop.store(true, Ordering::Relaxed));
-    let waited = interrupt::wait(&joiner, tick, stop);
+    let waited = interrupt::wait(&joiner, tick, stop, || ());
     live.finish();
     let figures = joiner.join().map_err(|_| io::Error::other("a worker panicked"))??;
     let conditions = Conditions {

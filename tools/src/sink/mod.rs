@@ -62,7 +62,7 @@ fn serve(options: &Options) -> io::Result<()> {
     let (totals, threads) = (Totals(sink.shared), sink.threads);
     let enough = options.messages.unwrap_or(u64::MAX);
     let joiner = std::thread::spawn(move || join(threads));
-    interrupt::wait(&joiner, |_| totals.taken() >= enough, || totals.stop())?;
+    interrupt::wait(&joiner, |_| totals.taken() >= enough, || totals.stop(), || ())?;
     let joined = joiner.join().map_err(|_| io::Error::other("a worker panicked"))?;
     say(totals.summary(begun.elapsed()))?;
     joined

@@ -497,6 +497,8 @@ impl<S: Store> Connection<S> {
         drop(wire);
         if stray.is_some() && !core.stopping() {
             station.lane.moves_on(steady_now);
+            // What waits has no part in that.
+            core.kick(&station);
             return stray;
         }
         let waiting = station.lane.closed(fruitless, steady_now);

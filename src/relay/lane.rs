@@ -56,6 +56,9 @@ struct State {
     connections: u32,
     /// Those of them that are being opened.
     connecting: u32,
+    /// Those of these that move on to another host for one message: whether it can be
+    /// reached says nothing about when others go.
+    moving: u32,
     idle: Vec<Rc<Idle>>,
     /// Handles that connections go on to other hosts with, and the last number given.
     aside: Vec<(u64, Handle)>,
@@ -68,6 +71,29 @@ struct State {
     pacing: Option<Instant>,
     /// Messages taken since the last tick.
     taken: u64,
+}
+
+impl State {
+    /// Connections being opened that come for whatever waits.
+    fn coming(&self) -> usize {
+        (self.connecting - self.moving) as usize
+    }
+
+    /// A connection is being opened no more.
+    fn opened(&mut self, opens: Opens) {
+        self.connecting -= 1;
+        self.moving -= u32::from(opens == Opens::Anew);
+        self.refused = None;
+    }
+}
+
+/// Which connection is being opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opens {
+    /// One that [`Kick::Open`] has asked for.
+    First,
+    /// One that has moved on to another host.
+    Anew,
 }
 
 /// A lane. See the module's comment.
@@ -125,7 +151,7 @@ impl Lane {
             idle.signal.raise();
             return Kick::Wait;
         }
-        if state.connecting as usize >= state.queue.len()
+        if state.coming() >= state.queue.len()
             || state.refused.is_some_and(|(_, again)| now < again)
         {
             return Kick::Wait;
@@ -191,9 +217,10 @@ impl Lane {
     pub(super) fn take_ahead(&self, now: Instant) -> Option<Handle> {
         let backlog = {
             let state = self.state.borrow();
-            let (waiting, open) = (state.queue.len(), state.connections as usize);
+            let waiting = state.queue.len();
+            let open = (state.connections - state.moving) as usize;
             let is_refused = state.refused.is_some_and(|(_, again)| now < again);
-            waiting > state.connecting as usize && (waiting >= open || is_refused)
+            waiting > state.coming() && (waiting >= open || is_refused)
         };
         if backlog { self.take(now) } else { None }
     }
@@ -220,6 +247,11 @@ impl Lane {
         let mut state = self.state.borrow_mut();
         let at = state.aside.iter().position(|(known, _)| *known == number)?;
         Some(state.aside.swap_remove(at).1)
+    }
+
+    /// True while a handle is set aside under this number.
+    pub(super) fn is_aside(&self, number: u64) -> bool {
+        self.state.borrow().aside.iter().any(|(known, _)| *known == number)
     }
 
     /// True when something waits that may go within `span`.
@@ -253,10 +285,8 @@ impl Lane {
     }
 
     /// A connection is ready for its first transaction.
-    pub(super) fn connected(&self, now: Instant) {
-        let mut state = self.state.borrow_mut();
-        state.connecting -= 1;
-        state.refused = None;
+    pub(super) fn connected(&self, opens: Opens, now: Instant) {
+        self.state.borrow_mut().opened(opens);
         self.account.with(|governor| governor.connected(self.me, now));
     }
 
@@ -279,9 +309,8 @@ impl Lane {
     pub(super) fn connect_failed(&self, failure: Failure, now: Instant) -> Vec<Handle> {
         {
             let mut state = self.state.borrow_mut();
-            state.connecting -= 1;
+            state.opened(Opens::First);
             state.connections -= 1;
-            state.refused = None;
         }
         let whole = self.account.with(|governor| governor.connect_failed(self.me, now, failure));
         if whole { self.purge(|_| true) } else { Vec::new() }
@@ -289,15 +318,15 @@ impl Lane {
 
     /// The site has no host that could ever be reached: what waits, to fail.
     pub(super) fn unreachable(&self, now: Instant) -> Vec<Handle> {
-        self.abandoned(now);
+        self.abandoned(Opens::First, now);
         self.purge(|_| true)
     }
 
     /// A connection is not made after all, which says nothing about the site.
-    pub(super) fn abandoned(&self, now: Instant) {
+    pub(super) fn abandoned(&self, opens: Opens, now: Instant) {
         {
             let mut state = self.state.borrow_mut();
-            state.connecting -= 1;
+            state.opened(opens);
             state.connections -= 1;
         }
         self.account.with(|governor| governor.abandoned(self.me, now));
@@ -305,7 +334,11 @@ impl Lane {
 
     /// An open connection has ended, and its place is kept for one to another host.
     pub(super) fn moves_on(&self, now: Instant) {
-        self.state.borrow_mut().connecting += 1;
+        {
+            let mut state = self.state.borrow_mut();
+            state.connecting += 1;
+            state.moving += 1;
+        }
         self.account.with(|governor| governor.moves_on(self.me, now));
     }
 
@@ -372,6 +405,12 @@ impl Lane {
     /// Connections open or being opened.
     pub(super) fn connections(&self) -> u32 {
         self.state.borrow().connections
+    }
+
+    /// True when handles wait here, or are on their way to another host.
+    pub(super) fn has_handles(&self) -> bool {
+        let state = self.state.borrow();
+        !state.queue.is_empty() || !state.aside.is_empty()
     }
 
     /// Handles that wait here.

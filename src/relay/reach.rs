@@ -193,8 +193,11 @@ impl<S: Store> Search<S> {
         self.tried < ADDRESSES_MAX && !is_empty
     }
 
-    /// The hosts that these are of are of no use for what is to be sent.
+    /// The hosts that these are of are of no use for what is to be sent. The last one
+    /// took a connection, which is none in vain: however many are passed over, the next
+    /// one is tried.
     pub(super) fn pass_over(&mut self, targets: &[Target]) {
+        self.tried = self.tried.saturating_sub(1);
         let is_left = |host: &HostPort| targets.iter().all(|target| target.host != *host);
         let hops: Vec<Hop> = self.hops.by_ref().filter(|hop| is_left(&hop.written())).collect();
         self.hops = hops.into_iter();

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use super::Core;
 use super::attempt::{settle_all, trouble};
 use super::connection::Connection;
+use super::lane::Opens;
 use super::reach::{Search, Target, Unreachable, sleep_until};
 use super::station::Station;
 use crate::base::{Disposition, EnhancedCode};
@@ -55,8 +56,18 @@ impl Stray {
 pub(super) async fn run<S: Store>(core: Rc<Core<S>>, station: Rc<Station>) {
     let mut search = Search::new(Rc::clone(&core), Rc::clone(&station));
     let mut stray: Option<Stray> = None;
+    let is_over =
+        |stray: &Option<Stray>| stray.as_ref().is_some_and(|stray| is_over(&core, &station, stray));
     loop {
-        let (stream, target) = match search.next().await {
+        if is_over(&stray) {
+            return;
+        }
+        let found = search.next().await;
+        // That may have taken long.
+        if is_over(&stray) {
+            return;
+        }
+        let (stream, target) = match found {
             Ok(found) => found,
             Err(unreachable) => {
                 return match stray {
@@ -72,7 +83,8 @@ pub(super) async fn run<S: Store>(core: Rc<Core<S>>, station: Rc<Station>) {
                     station.hosts.borrow_mut().worked(address);
                 }
                 let connection = Connection::new(&core, &station, target, opened);
-                station.lane.connected(clock::monotonic());
+                let opens = if stray.is_some() { Opens::Anew } else { Opens::First };
+                station.lane.connected(opens, clock::monotonic());
                 core.connections.set(core.connections.get() + 1);
                 stray = connection.deliver(stray.take()).await;
                 core.connections.set(core.connections.get() - 1);
@@ -95,6 +107,17 @@ pub(super) async fn run<S: Store>(core: Rc<Core<S>>, station: Rc<Station>) {
             }
         }
     }
+}
+
+/// True when no host is looked for any more for this one: its message has gone home, or
+/// the server is ending.
+fn is_over<S: Store>(core: &Rc<Core<S>>, station: &Rc<Station>, stray: &Stray) -> bool {
+    if !core.stopping() && station.lane.is_aside(stray.number) {
+        return false;
+    }
+    station.lane.abandoned(Opens::Anew, clock::monotonic());
+    core.kick(station);
+    true
 }
 
 /// No host of the site could be reached. The message that has waited longest
@@ -132,7 +155,7 @@ fn no_host_for<S: Store>(
     unreachable: Unreachable,
 ) {
     let lane = &station.lane;
-    lane.abandoned(clock::monotonic());
+    lane.abandoned(Opens::Anew, clock::monotonic());
     if let Some(handle) = lane.fetch(stray.number) {
         let said = match unreachable {
             Unreachable::Now(missed) => missed_one(&missed, &stray.said),
@@ -148,10 +171,15 @@ fn no_host_for<S: Store>(
 }
 
 /// Why a message waits for a host that could not be reached although another one
-/// could.
+/// could: in words that name both. The message waits, so the class of the code is 4.
 fn missed_one(missed: &Failure, said: &Failure) -> Failure {
-    let enhanced = missed.reply.enhanced.unwrap_or(EnhancedCode(4, 4, 1));
-    let text = format!("{}; {}: {}", missed.reply.text, said.host, said.reply.text);
+    let is_for_now = |enhanced: &EnhancedCode| enhanced.0 == 4;
+    let enhanced = missed.reply.enhanced.filter(is_for_now).unwrap_or(EnhancedCode(4, 4, 1));
+    let by = match missed.host.as_str() {
+        "" => String::new(),
+        host => format!("{host}: "),
+    };
+    let text = format!("{by}{}; {}: {}", missed.reply.text, said.host, said.reply.text);
     Failure::ours(trouble(enhanced, text))
 }
 

@@ -69,7 +69,7 @@ impl<S: Store> Core<S> {
         let own = taken.iter().sum();
         for station in &stations {
             station.lane.wake_idle(now, IDLE_MAX);
-            if station.lane.queued() > 0 {
+            if station.lane.has_handles() {
                 // Another lane may have found the site down.
                 if station.account.closed_for(now).is_some() {
                     let waiting = station.lane.purge(|_| true);

@@ -3,10 +3,13 @@
 use super::peer::Seen;
 use super::secure::{TO_TLS, server};
 use super::*;
+use crate::base::Reply;
 use crate::base::dsn::{Dsn, Notify, RecipientDsn};
 use crate::base::terms::Terms;
 use crate::config::{Per, Rate};
+use crate::io::net::{Listener, listen};
 use crate::io::tls;
+use crate::policy::governor::{Failure, Opening};
 
 const TEXT: &str = "Subject: x\r\n\r\nhello\r\n";
 const TAKES: [&str; 8] =
@@ -51,6 +54,26 @@ impl Hosts {
     async fn rig(&self, hosts: &[SocketAddr]) -> Rig {
         Rig::new(self.config(hosts)).await
     }
+}
+
+/// A host that takes connections and says nothing.
+fn silent() -> Listener {
+    Listener::adopt(listen("127.0.0.1:0".parse().unwrap()).unwrap())
+}
+
+/// The only station there is.
+fn station(rig: &Rig) -> Rc<Station> {
+    rig.relay.0.stations.borrow().all().remove(0)
+}
+
+/// Waits until something is so.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(Duration::from_secs(20), wait).await.expect(what);
 }
 
 /// Accepts messages at the same moment.
@@ -228,5 +251,126 @@ fn a_drain_does_not_wait_for_a_host_that_says_nothing() {
         first.finish().await;
         rig.drain().await;
         assert!(rig.told.outcomes.borrow().is_empty());
+    });
+}
+
+#[test]
+fn other_mail_does_not_wait_for_a_host_that_is_looked_for() {
+    run(|| async {
+        let hosts = Hosts::new();
+        let first = hosts.host(&[&[&TO_TLS, &BARE, &BYE], &[&TO_TLS, &BARE, &TAKES, &BYE]]);
+        let second = silent();
+        let mut config = hosts.config(&[first.address, second.local_addr().unwrap()]);
+        config.delivery.connections_per_site = 2;
+        let rig = Rig::new(config).await;
+        rig.envelope(mail("a@x.org", true), TEXT, true).await;
+        let held = second.accept().await.unwrap();
+        rig.envelope(mail("b@x.org", false), TEXT, true).await;
+        let (_, to, got) = rig.outcomes(1).await.remove(0);
+        assert_eq!((&*to, got.disposition), ("b@x.org", Disposition::Delivered), "{got:?}");
+        assert_eq!(station(&rig).lane.connections(), 2, "the other one is still looked for");
+        rig.drain().await;
+        first.finish().await;
+        drop(held);
+    });
+}
+
+#[test]
+fn however_many_hosts_are_passed_over_the_last_one_is_tried() {
+    run(|| async {
+        let hosts = Hosts::new();
+        let bare: Vec<_> = (0..11).map(|_| hosts.host(&[&[&TO_TLS, &BARE, &BYE]])).collect();
+        let last = hosts.host(&[&[&TO_TLS, &SEES, &TAKES, &BYE]]);
+        let all: Vec<_> = bare.iter().chain([&last]).map(|host| host.address).collect();
+        let rig = hosts.rig(&all).await;
+        rig.envelope(mail("a@x.org", true), TEXT, true).await;
+        let got = rig.outcome().await;
+        assert_eq!(got.disposition, Disposition::Delivered, "{got:?}");
+        assert_eq!((got.host, got.attempts), (last.address.to_string(), 1));
+        rig.drain().await;
+        for host in bare.into_iter().chain([last]) {
+            host.finish().await;
+        }
+    });
+}
+
+#[test]
+fn a_host_that_turns_us_away_for_ever_is_one_that_is_waited_for() {
+    run(|| async {
+        let hosts = Hosts::new();
+        for (greeting, code) in [
+            ("> 554 5.7.1 go away", "451 4.4.1"),
+            ("> 554 go away", "451 4.4.1"),
+            ("> 450 4.3.2 go away", "451 4.3.2"),
+        ] {
+            let first = hosts.host(&[&[&TO_TLS, &BARE, &BYE]]);
+            let second = Peer::start(vec![vec![greeting]]);
+            let rig = hosts.rig(&[first.address, second.address]).await;
+            rig.envelope(mail("a@x.org", true), TEXT, true).await;
+            let got = rig.outcome().await;
+            assert_eq!((got.disposition, got.attempts), (Disposition::Deferred, 1), "{got:?}");
+            let (text, one, two) = (got.reply.to_string(), first.address, second.address);
+            let start = format!("{code} {two}: go away; {one}: REQUIRETLS: ");
+            assert!(text.starts_with(&start), "{text} is not {start}");
+            rig.drain().await;
+            first.finish().await;
+            second.finish().await;
+        }
+    });
+}
+
+#[test]
+fn no_host_is_looked_for_in_a_drain() {
+    run(|| async {
+        let hosts = Hosts::new();
+        let first = hosts.host(&[&[&TO_TLS, &BARE, &BYE]]);
+        let second = Sink::at("127.0.0.1:0".parse().unwrap());
+        let mut config = hosts.config(&[first.address, second.address]);
+        config.delivery.connection_rate = Some(Rate { count: 2, per: Per::Second });
+        let rig = Rig::new(config).await;
+        rig.envelope(mail("a@x.org", true), TEXT, true).await;
+        // The second one's time comes later.
+        first.finish().await;
+        rig.drain().await;
+        let station = station(&rig);
+        until("it gives up", || station.lane.connections() == 0).await;
+        assert_eq!(second.most.get(), 0, "nobody was connected to");
+        assert!(rig.told.outcomes.borrow().is_empty());
+    });
+}
+
+#[test]
+fn what_is_on_its_way_to_another_host_goes_home_when_the_site_is_left_alone() {
+    run(|| async {
+        let hosts = Hosts::new();
+        let first = hosts.host(&[&[&TO_TLS, &BARE, &BYE]]);
+        let (second, third) = (silent(), Sink::at("127.0.0.1:0".parse().unwrap()));
+        let all = [first.address, second.local_addr().unwrap(), third.address];
+        let mut config = hosts.config(&all);
+        config.delivery.connections_per_site = 9;
+        let rig = Rig::new(config).await;
+        let id = rig.envelope(mail("a@x.org", true), TEXT, true).await;
+        let held = second.accept().await.unwrap();
+        let station = station(&rig);
+        // As the lane of another shard finds it.
+        station.account.with(|governor| {
+            let failure = Failure::ours(Reply::new(451, EnhancedCode(4, 4, 2), "broken"));
+            let now = clock::monotonic();
+            // It has worked, so there is room for some.
+            (0..8).for_each(|_| governor.finished(1, now));
+            let opened = (0..4).take_while(|_| governor.open(1, now) == Opening::Go).count();
+            (0..opened).for_each(|_| governor.connected(1, now));
+            let mut failed = (0..opened).map(|_| governor.closed(1, Some(failure.clone()), now));
+            assert!(failed.any(|whole| whole), "{opened} were opened");
+        });
+        assert!(station.account.closed_for(clock::monotonic()).is_some());
+        until("it is home", || rig.relay.out() == 0).await;
+        assert_eq!(rig.queue.message(id).unwrap().recipients[0].attempts, 0);
+        drop(held);
+        until("it gives up", || station.lane.connections() == 0).await;
+        assert_eq!(third.most.get(), 0, "no further host was connected to");
+        rig.drain().await;
+        assert!(rig.told.outcomes.borrow().is_empty());
+        first.finish().await;
     });
 }

@@ -604,7 +604,7 @@ pub const KEYS: &[Key] = &[
         "limits.held_per_user",
         Kind::Count(0, 1_000_000),
         Value("1000"),
-        "Most messages of one user that are held back for later (FUTURERELEASE), over all cores; more are answered 452 (RFC 4865, 6). 0 for any number.",
+        "Most messages of one user that are held back for later (FUTURERELEASE), over all cores; more are answered 452. 0 for any number.",
     ),
     key(
         "limits.unlimited",

@@ -183,7 +183,7 @@ pub fn admits(outcome: &Outcome) -> Result<(), Reply> {
             "REQUIRETLS: that it is a mail host of the domain is not confirmed",
         ),
         Outcome { is_verified: false, .. } => {
-            (550, EnhancedCode(5, 7, 30), "REQUIRETLS: its certificate cannot be verified")
+            (550, EnhancedCode(5, 7, 10), "REQUIRETLS: its certificate cannot be verified")
         }
         Outcome { offers_require_tls: false, .. } => {
             (550, EnhancedCode(5, 7, 30), "REQUIRETLS: it does not offer to require TLS in turn")
@@ -295,7 +295,7 @@ mod tests {
             (Outcome { is_secured: false, ..well }, "550 5.7.10"),
             (Outcome { is_secured: false, failed_lately: true, ..well }, "451 4.7.10"),
             (Outcome { is_name_trusted: false, ..well }, "550 5.7.30"),
-            (Outcome { is_verified: false, ..well }, "550 5.7.30"),
+            (Outcome { is_verified: false, ..well }, "550 5.7.10"),
             (Outcome { offers_require_tls: false, ..well }, "550 5.7.30"),
         ] {
             let reply = admits(&outcome).unwrap_err().to_string();

@@ -50,8 +50,8 @@ fn what_requires_tls_goes_over_verified_tls_only() {
         for (name, is_trusted, offer, outcome) in [
             ("127.0.0.1", true, &offers[..], Ok(())),
             ("127.0.0.1", true, &["> 250 peer"], Err("5.7.30")),
-            ("127.0.0.1", false, &offers, Err("5.7.30")),
-            ("other.test", true, &offers, Err("5.7.30")),
+            ("127.0.0.1", false, &offers, Err("5.7.10")),
+            ("other.test", true, &offers, Err("5.7.10")),
         ] {
             let (tls, ca) = server(name);
             let taken: &[&str] = if outcome.is_ok() { &TAKES } else { &[] };

@@ -10,18 +10,25 @@
 //!
 //! A yield gives up the rest of the slice, to other programs on this CPU too. So the
 //! thread asks for the shortest slices that there are: it gives up a tenth of a
-//! millisecond then. Its share of the CPU stays what it was.
+//! millisecond then. Its share of the CPU stays what it was. And what a yield took tells
+//! who was let in: after one of more than [`LONG`] there is none for [`REST`].
 //!
 //! `uring::file` says what is under way ([`Awaited`]), `net::readiness` gives way
 //! between its looks (docs/decisions/0014-giving-way.md).
 
 use std::cell::Cell;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The shortest slice that the kernel gives. Linux 6.12 and later give it; earlier ones
 /// take the wish and leave the slice as it is.
 const SLICE: Duration = Duration::from_micros(100);
+
+/// A kernel worker is done in less; longer is another program's slice.
+const LONG: Duration = Duration::from_micros(60);
+/// How long the CPU is kept after that: another program that is always busy gets a
+/// hundredth of the time by yields.
+const REST: Duration = Duration::from_millis(20);
 
 thread_local! {
     static AWAITED: Cell<usize> = const { Cell::new(0) };
@@ -43,16 +50,24 @@ impl Drop for Awaited {
     }
 }
 
-/// Whether and how a thread gives way.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) enum Manners {
-    /// It has had no reason to.
+/// Whether a thread gets the slices in which it can give way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Slices {
+    /// It has had no reason to ask.
     #[default]
-    Untried,
-    /// In slices of [`SLICE`].
-    Yields,
-    /// It does not get such slices, and whole ones are too much to give.
-    Keeps,
+    Unasked,
+    /// It does.
+    Short,
+    /// It does not, and whole ones are too much to give.
+    Whole,
+}
+
+/// How a thread gives way.
+#[derive(Debug, Default)]
+pub(super) struct Manners {
+    slices: Slices,
+    /// It keeps the CPU until then.
+    rests_until: Option<Instant>,
 }
 
 impl Manners {
@@ -61,16 +76,21 @@ impl Manners {
         if AWAITED.get() == 0 {
             return;
         }
-        if *self == Manners::Untried {
-            *self = match set_slice(SLICE) {
-                Ok(()) => Manners::Yields,
-                Err(_) => Manners::Keeps,
-            };
+        if self.slices == Slices::Unasked {
+            self.slices = set_slice(SLICE).map_or(Slices::Whole, |()| Slices::Short);
         }
-        if *self == Manners::Yields {
+        let before = Instant::now();
+        if self.slices == Slices::Short && self.rests_until.is_none_or(|until| before >= until) {
             // SAFETY: the call takes no pointers and always succeeds.
             unsafe { libc::sched_yield() };
+            self.took(before, Instant::now());
         }
+    }
+
+    /// A yield took from `before` to `after`.
+    fn took(&mut self, before: Instant, after: Instant) {
+        let is_long = after.saturating_duration_since(before) > LONG;
+        self.rests_until = is_long.then(|| after + REST);
     }
 }
 
@@ -136,13 +156,34 @@ mod tests {
     fn nobody_gives_way_without_a_write() {
         let mut manners = Manners::default();
         manners.give_way();
-        assert_eq!(manners, Manners::Untried);
+        assert_eq!(manners.slices, Slices::Unasked);
         let (one, two) = (Awaited::new(), Awaited::new());
         drop(one);
         manners.give_way();
-        assert_ne!(manners, Manners::Untried);
+        assert_ne!(manners.slices, Slices::Unasked);
         drop(two);
         assert_eq!(AWAITED.get(), 0);
+    }
+
+    #[test]
+    fn the_cpu_is_kept_for_a_while_after_a_long_yield() {
+        let mut manners = Manners::default();
+        let now = Instant::now();
+        manners.took(now, now + LONG);
+        assert_eq!(manners.rests_until, None);
+        manners.took(now, now + 2 * LONG);
+        assert_eq!(manners.rests_until, Some(now + 2 * LONG + REST));
+        manners.took(now, now);
+        assert_eq!(manners.rests_until, None);
+        // A clock that stands or goes back is no long yield.
+        manners.took(now + LONG, now);
+        assert_eq!(manners.rests_until, None);
+        // No yield, which would end the rest.
+        let later = Some(now + Duration::from_secs(3600));
+        let _write = Awaited::new();
+        manners.rests_until = later;
+        manners.give_way();
+        assert_eq!(manners.rests_until, later);
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! `--sample-size` at most (6), and none begins after `--measurement-time` seconds (60).
 //! Run as a test it does everything once and with little.
 
+mod support;
+
 #[path = "carriage/client.rs"]
 mod client;
 #[path = "carriage/hop.rs"]
@@ -28,6 +30,7 @@ use ringpost::io::process::{allowed_cpus, raise_open_files};
 
 use client::{Client, SIZE, Server, send};
 use hop::{Taken, start_hop, start_wire};
+use support::arguments::{Arguments, directory};
 
 /// Half of the wire's round trip.
 const DELAY: Duration = Duration::from_millis(10);
@@ -45,16 +48,12 @@ struct Plan {
 }
 
 fn plan() -> Plan {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let option = |name: &str| {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1)?.parse::<f64>().ok()
-    };
-    let dir = std::env::var_os("RINGPOST_BENCH_DIR");
-    let dir = dir.map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    let arguments = Arguments::read();
+    let option = |name: &str| arguments.number(name);
+    let dir = directory();
     // A short measurement is one that CI asks for.
     let span = option("--measurement-time").unwrap_or(60.0);
-    let bench = arguments.iter().any(|argument| argument == "--bench") && span >= 1.0;
+    let bench = arguments.is_bench() && span >= 1.0;
     let (lone, messages) = if bench { (100.0, 20_000.0) } else { (5.0, 500.0) };
     Plan {
         dir,

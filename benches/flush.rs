@@ -9,6 +9,8 @@
 //! way is measured in all and `--sample-size` in how many turns, at least 0.2 s
 //! each; the others mean nothing here. Run as a test it has one short turn.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use futures_lite::future;
 use ringpost::io::executor::{run_pinned, spawn, yield_now};
 use ringpost::io::store::{BLOCK, OpenMode, Store, StoreFile};
 use ringpost::io::uring::{UringFile, UringStore};
+use support::arguments::{Arguments, directory};
 
 const SEGMENT: u64 = 64 << 20;
 /// Bytes of a message of 4 KiB in the log: envelope, trace, framing.
@@ -57,14 +60,10 @@ impl Seen {
 }
 
 fn plan() -> Plan {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let option = |name: &str| {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1)?.parse::<f64>().ok()
-    };
-    let dir = std::env::var_os("RINGPOST_BENCH_DIR");
-    let dir = dir.map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-    if !arguments.iter().any(|argument| argument == "--bench") {
+    let arguments = Arguments::read();
+    let option = |name: &str| arguments.number(name);
+    let dir = directory();
+    if !arguments.is_bench() {
         return Plan { dir, turns: 1, span: Duration::from_millis(2) };
     }
     let total = option("--measurement-time").unwrap_or(3.0);

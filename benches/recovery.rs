@@ -13,6 +13,8 @@
 //! `--measurement-time` the seconds after which it is not measured again. Run as a
 //! test it does everything once and with little.
 
+mod support;
+
 use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,7 @@ use ringpost::queue::checkpoint::Checkpoint;
 use ringpost::queue::fact::What;
 use ringpost::queue::format::{DATA_START, FileName, SegmentHeader, checkpoint_name, segment_name};
 use ringpost::queue::{Queue, QueueCounters, QueueOptions};
+use support::arguments::{Arguments, directory};
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 /// Messages that wait for one flush while a log is made.
@@ -47,14 +50,10 @@ struct Plan {
 }
 
 fn plan() -> Plan {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let option = |name: &str| {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1)?.parse::<f64>().ok()
-    };
-    let dir = std::env::var_os("RINGPOST_BENCH_DIR");
-    let dir = dir.map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-    let bench = arguments.iter().any(|argument| argument == "--bench");
+    let arguments = Arguments::read();
+    let option = |name: &str| arguments.number(name);
+    let dir = directory();
+    let bench = arguments.is_bench();
     let (messages, clean) = if bench { (50_000.0, 512.0) } else { (2000.0, 16.0) };
     Plan {
         dir,

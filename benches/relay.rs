@@ -11,6 +11,8 @@
 //! which no other begins (60). Run as a test it does everything once and with
 //! little.
 
+mod support;
+
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs;
@@ -37,6 +39,7 @@ use ringpost::queue::{Queue, QueueOptions};
 mod dns;
 
 use dns::{Answer, DnsServer, RecordType};
+use support::arguments::{Arguments, directory};
 
 /// Bytes of a message, header included.
 const SIZE: usize = 4096;
@@ -57,16 +60,12 @@ struct Plan {
 }
 
 fn plan() -> Plan {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let option = |name: &str| {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1)?.parse::<f64>().ok()
-    };
-    let dir = std::env::var_os("RINGPOST_BENCH_DIR");
-    let dir = dir.map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    let arguments = Arguments::read();
+    let option = |name: &str| arguments.number(name);
+    let dir = directory();
     // A short measurement is one that CI asks for.
     let span = option("--measurement-time").unwrap_or(60.0);
-    let bench = arguments.iter().any(|argument| argument == "--bench") && span >= 1.0;
+    let bench = arguments.is_bench() && span >= 1.0;
     let (messages, sites) = if bench { (50_000.0, 10_000.0) } else { (1000.0, 200.0) };
     Plan {
         dir,

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each bench uses its part")]
 
+pub mod arguments;
 pub mod dialog;
 pub mod log;
 pub mod mail;
